@@ -1,0 +1,53 @@
+"""Two word swaps of TextAttack 0.3.11, mended so that the recipes which use them can be built and run."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+
+from .attack_library import textattack
+
+_swaps = textattack.transformations.word_swaps
+
+
+class HomoglyphSwap(_swaps.word_swap_homoglyph_swap.WordSwapHomoglyphSwap):
+    """TextBugger's swap of look-alike letters, without the data file that the 0.3.11 wheel lacks.
+
+    Only another recipe reads that file's content; the table this swap uses is set before the file is opened.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+        except FileNotFoundError:
+            if not self.homos:
+                raise
+
+
+class MaskedLMSwap(_swaps.word_swap_masked_lm.WordSwapMaskedLM):
+    """BERT-Attack's swap with its product of sub-word candidates taken lazily.
+
+    TextAttack builds all K^n combinations of a word of n sub-words, sorts them by perplexity, drops the sorted list
+    and keeps the first K in product order. Taking the first K at once gives the same words.
+    """
+
+    def _bert_attack_replacement_words(
+        self, current_text: Any, index: int, id_preds: torch.Tensor, masked_lm_logits: torch.Tensor
+    ) -> list[str]:
+        tokens = self._lm_tokenizer.encode(current_text.words[index], add_special_tokens=False)
+        masked = self._encode_text(current_text.replace_word_at_index(index, self._lm_tokenizer.mask_token).text)
+        ids = masked["input_ids"][0].tolist()
+        if self._lm_tokenizer.mask_token_id not in ids:  # cut off at the model's maximum length
+            return []
+        first = ids.index(self._lm_tokenizer.mask_token_id)
+        last = min(first + len(tokens), self.max_length)
+        if last - first < 2:
+            return super()._bert_attack_replacement_words(current_text, index, id_preds, masked_lm_logits)
+        words = (
+            "".join(self._lm_tokenizer.convert_ids_to_tokens(combination)).replace("##", "")
+            for combination in itertools.product(*id_preds[first:last].tolist())
+        )
+        one_word = (word for word in words if textattack.shared.utils.is_one_word(word))
+        return list(itertools.islice(one_word, self.max_candidates))

@@ -1,0 +1,1 @@
+"""Command lines; the scripts in run/ and the console commands call the `main` of these modules."""

@@ -1,0 +1,72 @@
+"""The command behind run/attack.py: attacks one exported model and prints a row of the paper's Table 2."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ..attack_metrics import table_row
+from ..attack_recipes import BERT_ATTACK_CANDIDATES, NAMES, AttackSettings, check_settings
+from ..attacks import attack
+from ..errors import run_command
+
+
+def _number_or_all(text: str) -> int | str:
+    if text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'") from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command's options."""
+    options = argparse.ArgumentParser(
+        prog="attack.py",
+        description="Attack a trained model: prints Clean%%, Aua%%, Suc%% and #Query, keeps every example's result.",
+    )
+    add = options.add_argument
+    add("run_or_export", metavar="RUN_OR_EXPORT", help="a run folder, or an exported Hugging Face folder")
+    add("--attack", nargs="+", default=["textfooler"], metavar="NAME", help=f"one or more of: {', '.join(NAMES)}")
+    add("--num-examples", type=_number_or_all, default=100, metavar="N|all", help="random examples (default 100)")
+    add("--seed", type=int, default=0, help="of the sample and of random attacks (default 0)")
+    add("--resources", default="official", metavar="official|standin", help="default: official")
+    add("--neighbours", metavar="FILE", help="stand-in for word vectors: JSON, word -> list of near words")
+    add("--masked-lm", metavar="FOLDER", help="masked language model of bertattack")
+    add("--max-candidates", type=int, default=BERT_ATTACK_CANDIDATES, metavar="K", help="of bertattack (default 48)")
+    add("--attack-column", metavar="COLUMN", help="of a pair: first, second, both or a column's name (default both)")
+    add("--dataset", help="evaluation data; by default what the run was trained with")
+    add("--data-dir", help="folder with the data sets in their official layouts")
+    add("--eval-file", help="one's own CSV, TSV or JSONL file instead of a data set")
+    add("--text-column", help="of --eval-file")
+    add("--text-pair-column", help="of --eval-file")
+    add("--label-column", help="of --eval-file")
+    add("--max-length", type=int, help="longest input in tokens (default: as trained)")
+    add("--threads", type=int, default=1, help="CPU threads (default 1)")
+    add("--device", default="CPU", metavar="CPU|GPU", help="where the attacked model runs (default CPU)")
+    add("--output-dir", help="gets attacks/<attack>/ (default: RUN_OR_EXPORT)")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the attacks one after the other and prints a table row for each."""
+    options = vars(parser().parse_args(argv))
+    folder, names = options.pop("run_or_export"), options.pop("attack")
+    for name in names:  # all of them before the first is run
+        kept = ("resources", "neighbours", "max_candidates", "masked_lm")
+        check_settings(AttackSettings(name, **{option: options[option] for option in kept}))
+    for name in names:
+        summary = attack(folder, name, **options)
+        pairs = summary["attack_column"]
+        print(
+            f"{summary['dataset']}: {summary['num_examples']} of {summary['evaluation_examples']} examples, seed "
+            f"{summary['seed']}" + (f", {pairs} of the two texts changed" if pairs else "")
+        )
+        print(table_row(summary), flush=True)
+    return 0
+
+
+def console() -> None:
+    """The installed command `floodx-attack`."""
+    run_command(main)

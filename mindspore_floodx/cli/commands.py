@@ -1,0 +1,31 @@
+"""The console commands: `floodx-train` is `python run/train.py`, and so on. Each module is imported when it is run."""
+
+from __future__ import annotations
+
+import importlib
+
+from ..errors import run_command
+
+
+def _run(module: str) -> None:
+    run_command(importlib.import_module(module).main)
+
+
+def train() -> None:
+    _run("mindspore_floodx.cli.train")
+
+
+def data() -> None:
+    _run("mindspore_floodx.cli.data")
+
+
+def attack() -> None:
+    _run("mindspore_floodx.cli.attack")
+
+
+def demo() -> None:
+    _run("mindspore_floodx.cli.demo")
+
+
+def convert() -> None:
+    _run("ckpt_convert.command")

@@ -1,0 +1,76 @@
+"""Command line of training: every setting is an option, configs/ gives the values that are not named."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+
+from ..errors import UserError, nearest
+from ..settings import TrainSettings, resolve
+
+EXAMPLES = """\
+examples:
+  python run/train.py --dataset mrpc --device GPU
+      BERT-base on MRPC from the hub, fine-tuning with the paper's settings
+  python run/train.py --dataset mrpc --data-dir glue_data --model minilm --method flooding --flood-level 0.1
+      a small encoder that is installed with the package, data from a folder, with the flooded loss
+  python run/train.py --train my.csv --eval-file test.csv --text-column text --label-column label --model minilm
+      your own data
+
+Settings that are not given come from configs/methods/<method>.yaml and configs/datasets/<dataset>.yaml. The run folder
+keeps the resolved settings, logs, plots, the MindSpore checkpoint and its Hugging Face form.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        word = next((word for word in unknown if word.startswith("-")), unknown[0])
+        raise UserError(f"{word} is not an option{nearest(word, options)}; --help lists them")
+    given = vars(arguments)
+    settings_file = given.pop("config", None)
+    if given.get("text_column") and "dataset" not in given:
+        given["dataset"] = "custom"
+    from ..trainer import train  # late: --help should not wait for MindSpore
+
+    run = train(resolve(given, settings_file))
+    print(f"\nrun folder: {run}\nattack it with: python run/attack.py {run} --attack textfooler --num-examples 100")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train",
+        description="Trains a BERT classifier in MindSpore, with or without flooding, and exports it to PyTorch.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings, over configs/ and under the options")
+    hints = typing.get_type_hints(TrainSettings)
+    for each in dataclasses.fields(TrainSettings):
+        hint = hints[each.name]
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kind = next(kind for kind in kinds if kind is not type(None))
+        text = each.metadata["help"] + ("" if each.default is None else f" (default {each.default})")
+        option = each.metadata.get("option", "--" + each.name.replace("_", "-"))
+        if kind is bool:
+            parser.add_argument(option, dest=each.name, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            choices = each.metadata.get("choices")
+            metavar = "|".join(choices) if choices else {int: "N", float: "X", str: "TEXT"}[kind]
+            parser.add_argument(option, dest=each.name, type=_whole if kind is int else kind, metavar=metavar, help=text)
+    return parser
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None

@@ -1,0 +1,60 @@
+"""Where the computation runs: target, threads and memory settings, made before the first tensor."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from .errors import UserError, nearest
+
+DEVICES = ("CPU", "GPU")
+
+
+def use_device(target: str = "CPU", threads: int | None = None) -> None:
+    """Chooses the device for everything that follows in this process, in graph mode.
+
+    Args:
+        target: `CPU` or `GPU`.
+        threads: CPU threads of one operator; None leaves the choice to MindSpore (all cores).
+
+    Raises:
+        UserError: the name is unknown, or MindSpore cannot use the device.
+    """
+    if target not in DEVICES:
+        raise UserError(f"device {target!r} is not known{nearest(target.upper(), DEVICES)}; use CPU or GPU")
+    _keep_freed_memory()
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"threads is {threads}; give a whole number from 1")
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the kernels are loaded
+    import mindspore as ms
+
+    try:
+        ms.set_device(target)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"MindSpore cannot use the device {target} ({str(error).splitlines()[0]}); "
+            "a GPU needs an NVIDIA card with a driver and the CUDA 11 libraries; --device CPU works everywhere"
+        ) from error
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if threads is not None:
+        ms.runtime.dispatch_threads_num(1)
+        ms.set_context(runtime_num_threads=threads)
+
+
+def _keep_freed_memory() -> None:
+    """Lets the C library keep large freed blocks instead of returning them to the system after every operator.
+
+    With shapes known only at run time MindSpore allocates each operator's output anew; giving pages back and
+    faulting them in again took a third of a training step (docs/performance.md).
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library: nothing to tune
+        return
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    mallopt(m_mmap_threshold, 1 << 30)
+    mallopt(m_trim_threshold, 2**31 - 1)

@@ -1,0 +1,65 @@
+"""Accuracy and loss of a classifier on a whole set."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from .encoding import EncodedSplit, make_batch
+
+
+class _Logits(nn.Cell):
+    def __init__(self, model: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, input_ids, attention_mask, token_type_ids):
+        return self.model(input_ids, attention_mask, token_type_ids)
+
+
+class Evaluator:
+    """Runs a classifier without dropout in a graph of its own, compiled once for every batch size and length."""
+
+    def __init__(self, model: nn.Cell):
+        self.forward = _Logits(model)
+        self.ids = Tensor(shape=[None, None], dtype=ms.int32)
+        self.forward.set_inputs(self.ids, self.ids, self.ids)
+
+    def compile(self) -> None:
+        """Compiles the graph now rather than at the first batch."""
+        self.forward.set_train(False)
+        self.forward.compile(self.ids, self.ids, self.ids)
+
+    def logits(self, encoded: EncodedSplit, batch_size: int) -> np.ndarray:
+        """Returns the logits of all examples in their order, float32 [examples, labels].
+
+        Examples are taken by length, so that little is padded; padding does not change a logit.
+        """
+        self.forward.set_train(False)
+        order = np.argsort(np.diff(encoded.offsets), kind="stable")
+        rows: list[np.ndarray] = []
+        for start in range(0, len(order), batch_size):
+            batch = make_batch(encoded, order[start : start + batch_size])
+            inputs = (Tensor(batch[name]) for name in ("input_ids", "attention_mask", "token_type_ids"))
+            rows.append(self.forward(*inputs).asnumpy())
+        result = np.empty((len(order), rows[0].shape[1]), np.float32)
+        result[order] = np.concatenate(rows)
+        return result
+
+    def evaluate(self, encoded: EncodedSplit, batch_size: int, f1: bool = False) -> dict[str, float]:
+        """Returns eval_loss (mean cross-entropy) and eval_accuracy, and eval_f1 of class 1 if asked for."""
+        return scores(self.logits(encoded, batch_size), encoded.labels, f1)
+
+
+def scores(logits: np.ndarray, labels: np.ndarray, f1: bool = False) -> dict[str, float]:
+    """Returns the metrics of logits [examples, labels] against labels [examples]; see `Evaluator.evaluate`."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+    predicted = logits.argmax(axis=1)
+    result = {"eval_loss": float(losses.mean()), "eval_accuracy": float((predicted == labels).mean())}
+    if f1:
+        hits = int(((predicted == 1) & (labels == 1)).sum())
+        marked = int((predicted == 1).sum() + (labels == 1).sum())
+        result["eval_f1"] = 2 * hits / marked if marked else 0.0
+    return result

@@ -1,0 +1,137 @@
+"""The four operations BERT spends its time in, with gradients written out by hand.
+
+Why not leave them to automatic differentiation: the derived gradients go through MindSpore's CPU kernels for scalar
+division, broadcast subtraction, row sums and bias gradients, each ten times slower than the kernels used here
+(docs/performance.md has the profile). The mathematics is the textbook's; tests/test_layers.py holds every gradient
+against PyTorch. Shapes: T tokens = batch x length, B batch, N heads, L length, D head size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from mindspore.ops.operations import _grad_ops
+
+
+class _LinearFunction(nn.Cell):
+    """y = x W^T + b; the bias gradient is a product with a row of ones, not the slow BiasAddGrad kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.matmul = ops.MatMul()
+        self.matmul_transpose_a = ops.MatMul(transpose_a=True)
+        self.matmul_transpose_b = ops.MatMul(transpose_b=True)
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, x, weight, bias):  # (T, in), (out, in), (out,) -> (T, out)
+        return self.bias_add(self.matmul_transpose_b(x, weight), bias)
+
+    def bprop(self, x, weight, bias, y, dy):
+        ones = ops.ones((1, dy.shape[0]), dy.dtype)
+        dbias = self.matmul(ones, dy).reshape(bias.shape)
+        return self.matmul(dy, weight), self.matmul_transpose_a(dy, x), dbias
+
+
+class Linear(nn.Dense):
+    """`nn.Dense` for inputs of shape [T, in_channels]: the same parameters, a faster gradient."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, weight_init="zeros", bias_init="zeros")
+        self.function = _LinearFunction()
+
+    def construct(self, x):
+        return self.function(x, self.weight, self.bias)
+
+
+class _GeluFunction(nn.Cell):
+    """Exact GELU, x Phi(x) (Hendrycks and Gimpel, 2016). Phi is kept for the gradient Phi(x) + x phi(x)."""
+
+    def __init__(self):
+        super().__init__()
+        self.erf = ops.Erf()
+        self.exp = ops.Exp()
+
+    def construct(self, x):  # any shape -> (y, Phi), both of that shape
+        cdf = self.erf(x * (1.0 / math.sqrt(2.0))) * 0.5 + 0.5
+        return x * cdf, cdf
+
+    def bprop(self, x, out, dout):
+        cdf = out[1]
+        pdf = self.exp(x * x * -0.5) * (1.0 / math.sqrt(2.0 * math.pi))
+        return (dout[0] * (cdf + x * pdf),)
+
+
+class Gelu(nn.Cell):
+    """Exact GELU; input and output of any one shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.function = _GeluFunction()
+
+    def construct(self, x):
+        return self.function(x)[0]
+
+
+class _AttentionFunction(nn.Cell):
+    """Scaled dot-product attention with dropout on the probabilities (Vaswani et al., 2017, eq. 1).
+
+    With S = Q K^T + bias, P = softmax(S) and P' = dropout(P), the gradient needs no dropout mask, because
+    P * (mask * dP') = P' * dP' element by element:  dS = P' * dP' - P * rowsum(P' * dP'), which is the gradient of
+    the log-softmax at log P for the incoming gradient P' * dP'.
+    """
+
+    def __init__(self, dropout: float):
+        super().__init__()
+        self.matmul = ops.BatchMatMul()
+        self.matmul_transpose_a = ops.BatchMatMul(transpose_a=True)
+        self.matmul_transpose_b = ops.BatchMatMul(transpose_b=True)
+        self.log_softmax = ops.LogSoftmax(-1)
+        self.log_softmax_grad = _grad_ops.LogSoftmaxGrad(-1)
+        self.exp = ops.Exp()
+        self.rate = dropout
+        self.dropout = nn.Dropout(p=dropout)
+
+    def construct(self, query, key, value, bias):  # (B, N, L, D) three times, (B, 1, 1, L) -> (B, N, L, D), kept
+        log_probabilities = self.log_softmax(self.matmul_transpose_b(query, key) + bias)  # (B, N, L, L)
+        dropped = self.exp(log_probabilities)
+        if self.rate > 0:
+            dropped = self.dropout(dropped)
+        return self.matmul(dropped, value), log_probabilities, dropped
+
+    def bprop(self, query, key, value, bias, out, dout):
+        _, log_probabilities, dropped = out
+        dcontext = dout[0]
+        ddropped = self.matmul_transpose_b(dcontext, value)
+        dscores = self.log_softmax_grad(log_probabilities, dropped * ddropped)
+        return (
+            self.matmul(dscores, key),
+            self.matmul_transpose_a(dscores, query),
+            self.matmul_transpose_a(dropped, dcontext),
+            ops.zeros_like(bias),  # the padding mask is data
+        )
+
+
+class Attention(nn.Cell):
+    """Multi-head attention over heads that are already split; see `_AttentionFunction`."""
+
+    def __init__(self, head_size: int, dropout: float):
+        super().__init__()
+        self.function = _AttentionFunction(dropout)
+        self.scale = 1.0 / math.sqrt(head_size)
+
+    def construct(self, query, key, value, bias):
+        return self.function(query * self.scale, key, value, bias)[0]
+
+
+def padding_bias(attention_mask: Tensor) -> Tensor:
+    """Returns what is added to the attention scores: 0 where `attention_mask` [B, L] is 1, else the lowest float32.
+
+    Shape [B, 1, 1, L]. A padded position then has probability exactly 0, so padding cannot change a logit.
+    """
+    batch, length = attention_mask.shape
+    # Not quite the lowest number: added to a negative score that would overflow to -inf, and -inf in a whole row
+    # (a row of nothing but padding) would make NaN.
+    lowest = -1e30
+    return ((1.0 - attention_mask.astype(ms.float32)) * lowest).reshape((batch, 1, 1, length))

@@ -1,0 +1,154 @@
+"""A model's config.json, checked before anything is allocated by its numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+# What the encoder needs to know, with the largest value that is believed. The bounds lie far above every published
+# BERT; they exist so that a damaged or hostile file is refused before memory is taken.
+SIZES = {
+    "vocab_size": 5_000_000,
+    "hidden_size": 65_536,
+    "num_hidden_layers": 1_000,
+    "num_attention_heads": 4_096,
+    "intermediate_size": 1_000_000,
+    "max_position_embeddings": 1_000_000,
+    "type_vocab_size": 1_000,
+}
+MAX_PARAMETERS = 5_000_000_000  # BERT-large has 0.34e9; the largest BERT ever published about 4e9
+MAX_LABELS = 10_000
+_MAX_FILE_BYTES = 10_000_000
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Reads and checks config.json, given its path or the folder that holds it.
+
+    Raises:
+        UserError: the file is missing, is no JSON object, or fails `check_config`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "config.json"
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise UserError(f"{path} is larger than {_MAX_FILE_BYTES:,} bytes, so it is no model configuration")
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: a model folder needs its config.json") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise UserError(f"{path} is not valid JSON ({error}); download or export the model again") from None
+    check_config(config, path)
+    return config
+
+
+def check_config(config: Any, path: str | Path) -> None:
+    """Checks that `config` describes a BERT encoder of believable size; `path` is named in the message.
+
+    Raises:
+        UserError: names every field that is missing, of the wrong type, out of bounds or not supported.
+    """
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds a {type(config).__name__} where a JSON object with the model's fields belongs")
+    model_type = config.get("model_type", "bert")  # files from before 2020 have no model_type
+    if model_type != "bert":
+        raise UserError(f"{path} describes a model of type {str(model_type)[:40]!r}, but only 'bert' is supported")
+    wrong = [_size_problem(name, config.get(name), largest) for name, largest in SIZES.items()]
+    wrong += _float_problems(config)
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        wrong.append(f"position_embedding_type is {config['position_embedding_type']!r}, only 'absolute' is supported")
+    wrong += [
+        f"{name} is true, only a plain encoder is supported"
+        for name in ("is_decoder", "add_cross_attention")
+        if config.get(name)
+    ]
+    wrong += _label_problems(config)
+    wrong = [problem for problem in wrong if problem]
+    if not wrong and config["hidden_size"] % config["num_attention_heads"]:
+        wrong.append(
+            f"hidden_size {config['hidden_size']} is not a multiple of num_attention_heads "
+            f"{config['num_attention_heads']}"
+        )
+    if not wrong and parameter_count(config) > MAX_PARAMETERS:
+        wrong.append(f"its sizes make {parameter_count(config):.2g} parameters, more than {MAX_PARAMETERS:.2g}")
+    if wrong:
+        raise UserError(f"{path} is no usable BERT configuration: " + "; ".join(wrong))
+
+
+def parameter_count(config: dict[str, Any]) -> int:
+    """Returns the number of parameters of BERT with pooler and classifier that a checked `config` describes."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    embeddings = (config["vocab_size"] + config["max_position_embeddings"] + config["type_vocab_size"] + 2) * hidden
+    layer = 4 * hidden * (hidden + 1) + hidden * inner + inner + inner * hidden + hidden + 4 * hidden
+    pooler_and_classifier = (hidden + len(labels_of(config))) * (hidden + 1)
+    return embeddings + config["num_hidden_layers"] * layer + pooler_and_classifier
+
+
+def labels_of(config: dict[str, Any]) -> dict[int, str]:
+    """Returns the classes' names in order: `id2label`, or LABEL_0, LABEL_1, ... (two, unless `num_labels` says)."""
+    if config.get("id2label"):
+        return {int(key): config["id2label"][key] for key in sorted(config["id2label"], key=int)}
+    return {index: f"LABEL_{index}" for index in range(config.get("num_labels") or 2)}
+
+
+def with_labels(config: dict[str, Any], num_labels: int) -> dict[str, Any]:
+    """Returns a copy of `config` for `num_labels` classes; names of classes are kept when their number is the same."""
+    labels = labels_of(config)
+    if len(labels) != num_labels:
+        labels = {index: f"LABEL_{index}" for index in range(num_labels)}
+    config = {key: value for key, value in config.items() if key != "num_labels"}
+    return config | {
+        "id2label": {str(index): label for index, label in labels.items()},
+        "label2id": {label: index for index, label in labels.items()},
+    }
+
+
+def _size_problem(name: str, value: Any, largest: int) -> str | None:
+    if value is None:
+        return f"{name} is missing"
+    if isinstance(value, bool) or not isinstance(value, int):
+        return f"{name} is {str(value)[:40]!r}, expected a whole number"
+    if not 1 <= value <= largest:
+        return f"{name} is {value if abs(value) < 10**30 else 'enormous'}, expected 1 to {largest:,}"
+    return None
+
+
+def _float_problems(config: dict[str, Any]) -> list[str]:
+    bounds = {
+        "hidden_dropout_prob": (0, 1),
+        "attention_probs_dropout_prob": (0, 1),
+        "classifier_dropout": (0, 1),
+        "initializer_range": (0, 100),
+        "layer_norm_eps": (0, 1),
+    }
+    wrong = []
+    for name, (low, high) in bounds.items():
+        value = config.get(name)
+        if value is None:  # absent or null: the standard value holds
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            wrong.append(f"{name} is {str(value)[:40]!r}, expected a number from {low} to {high}")
+        elif not math.isfinite(value):
+            wrong.append(f"{name} is not finite")
+    return wrong
+
+
+def _label_problems(config: dict[str, Any]) -> list[str]:
+    id2label, num_labels = config.get("id2label"), config.get("num_labels")
+    if num_labels is not None and (problem := _size_problem("num_labels", num_labels, MAX_LABELS)):
+        return [problem]
+    if id2label is None:
+        return []
+    if not isinstance(id2label, dict) or not 1 <= len(id2label) <= MAX_LABELS:
+        return [f"id2label is not an object with 1 to {MAX_LABELS:,} labels"]
+    if set(id2label) != {str(index) for index in range(len(id2label))}:
+        return [f'id2label does not number its {len(id2label)} labels from "0" to "{len(id2label) - 1}"']
+    if not all(isinstance(label, str) for label in id2label.values()):
+        return ["id2label has a label that is not text"]
+    return []

@@ -1,0 +1,177 @@
+"""What a training run is made of: one dataclass, filled from configs/, a file of the user's and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UserError, nearest
+
+METHODS = ("finetune", "flooding")
+
+
+def _setting(default: Any, text: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": text, **more})
+
+
+@dataclass
+class TrainSettings:
+    """The settings of a run. Defaults are the paper's (its section 4); `help` of each field says what it is."""
+
+    dataset: str = _setting("mrpc", "sst2, mrpc, qnli, imdb, ag_news, demo (generated), or a name for your own files")
+    data_dir: str | None = _setting(None, "folder with the data set in its official layout; without it, the hub")
+    train_file: str | None = _setting(
+        None, "your own .csv/.tsv/.jsonl, or another file of the data set's folder", option="--train"
+    )
+    eval_file: str | None = _setting(None, "evaluation file, likewise")
+    text_column: str | None = _setting(None, "own files: column of the text")
+    text_pair_column: str | None = _setting(None, "own files: column of the second text, for tasks on pairs")
+    label_column: str | None = _setting(None, "own files: column of the label")
+    eval_fraction: float | None = _setting(None, "own files: share of the training file to evaluate on, if no --eval-file")
+    max_train_examples: int | None = _setting(None, "use only the first so many training examples")
+    min_words: int | None = _setting(None, "use only training examples of at least so many words")
+    model: str = _setting("bert-base-uncased", "hub id, local model folder, or minilm (bundled 6-layer encoder)")
+    method: str = _setting("finetune", "finetune or flooding", choices=METHODS)
+    flood_level: float | None = _setting(None, "flooding: the level b; by default configs/ has it for each data set")
+    epochs: int = _setting(10, "passes over the training data; the last epoch's model is the result")
+    batch_size: int = _setting(16, "examples in a step")
+    learning_rate: float = _setting(2e-5, "peak learning rate")
+    warmup_ratio: float = _setting(0.1, "share of all steps in which the rate rises; then it falls linearly to 0")
+    weight_decay: float = _setting(0.01, "decoupled weight decay (none on biases and LayerNorm)")
+    adam_epsilon: float = _setting(1e-8, "epsilon of Adam")
+    max_grad_norm: float | None = _setting(None, "clip the gradient to this global norm")
+    max_length: int = _setting(512, "most tokens of an example; batches are padded to their longest")
+    eval_batch_size: int = _setting(64, "examples in an evaluation batch")
+    seed: int = _setting(0, "decides classifier, data order and dropout")
+    device: str = _setting("CPU", "CPU or GPU", choices=("CPU", "GPU"))
+    threads: int | None = _setting(None, "CPU threads; by default all cores")
+    save_every_epoch: bool = _setting(False, "keep a checkpoint of every epoch, not only of the last")
+    overwrite: bool = _setting(False, "replace a finished run in the output folder")
+    output_dir: str | None = _setting(None, "run folder; by default runs/<dataset>-<method>-<seed>")
+
+    def __post_init__(self):
+        for name, kinds in _kinds(type(self)).items():
+            setattr(self, name, _checked(name, getattr(self, name), kinds))
+        self._check_ranges()
+        if self.output_dir is None:
+            self.output_dir = f"runs/{self.dataset}-{self.method}-{self.seed}"
+
+    def _check_ranges(self) -> None:
+        for name, allowed in (("method", METHODS), ("device", ("CPU", "GPU"))):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise UserError(f"{name} is {value!r}{nearest(value, allowed)}; choose one of {', '.join(allowed)}")
+        for name in ("epochs", "batch_size", "eval_batch_size", "max_length", "threads", "max_train_examples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise UserError(f"warmup_ratio is {self.warmup_ratio}; it must lie between 0 and 1")
+        if self.weight_decay < 0 or not 0 <= self.seed < 2**31:
+            raise UserError("weight_decay must not be negative, and seed must lie between 0 and 2147483647")
+        if self.method == "flooding" and (self.flood_level is None or self.flood_level < 0):
+            raise UserError(f"method flooding needs a flood_level of 0 or more (it is {self.flood_level}); "
+                            "give --flood-level, for example 0.1")
+        if self.method == "finetune" and self.flood_level is not None:
+            raise UserError("method finetune has no flood_level; add --method flooding, or leave --flood-level out")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _kinds(owner: type) -> dict[str, tuple[type, ...]]:
+    """Returns the types each field accepts; `type(None)` among them if it may be left empty."""
+    hints = typing.get_type_hints(owner)
+    return {
+        each.name: typing.get_args(hints[each.name])
+        if isinstance(hints[each.name], types.UnionType)
+        else (hints[each.name],)
+        for each in dataclasses.fields(owner)
+    }
+
+
+def _checked(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    wanted = next(kind for kind in kinds if kind is not type(None))
+    if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            value = float(value)  # YAML reads 2e-5 as text
+        except ValueError:
+            pass
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        named = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[wanted]
+        raise UserError(f"{name} is {value!r}; expected {named}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} is {value}; expected a finite number")
+    return value
+
+
+def config_folder() -> Path:
+    """Returns the folder of the shipped settings: configs/ of the checkout, or the copy inside an installed package."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def read_settings_file(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML file of settings.
+
+    Raises:
+        UserError: no such file, not a YAML mapping, or a key that is no setting (the nearest valid one is named).
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"cannot read settings file {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no `setting: value` lines")
+    _demand_known(content, path, extra=("methods",))
+    for method, values in (content.get("methods") or {}).items():
+        if method not in METHODS:
+            raise UserError(f"{path}: methods: {method} is not a method{nearest(str(method), METHODS)}")
+        _demand_known(values, f"{path}: methods: {method}")
+    return content
+
+
+def _demand_known(content: dict[str, Any], where: object, extra: tuple[str, ...] = ()) -> None:
+    known = (*(each.name for each in dataclasses.fields(TrainSettings)), *extra)
+    for key in content:
+        if key not in known:
+            raise UserError(f"{where}: {key!r} is not a setting{nearest(str(key), known)}")
+
+
+def resolve(given: dict[str, Any], settings_file: str | Path | None = None) -> TrainSettings:
+    """Returns the settings of a run, later ones winning: defaults, configs/methods, configs/datasets, the user's file,
+    and what is `given` (the command line).
+
+    Raises:
+        UserError: an unknown setting (the nearest valid name is told) or a value out of range.
+    """
+    _demand_known(given, "settings")
+    users = read_settings_file(settings_file) if settings_file else {}
+    chosen = {"dataset": TrainSettings.dataset, "method": TrainSettings.method} | users | given
+    layers = [
+        read_settings_file(path)
+        for path in (
+            config_folder() / "methods" / f"{chosen['method']}.yaml",
+            config_folder() / "datasets" / f"{chosen['dataset']}.yaml",
+        )
+        if path.exists()
+    ]
+    merged: dict[str, Any] = {}
+    for layer in (*layers, users):
+        merged |= {key: value for key, value in layer.items() if key != "methods"}
+        merged |= (layer.get("methods") or {}).get(chosen["method"]) or {}
+    return TrainSettings(**merged | given)

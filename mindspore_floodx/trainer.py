@@ -1,0 +1,235 @@
+"""The one training loop: settings in, a run folder with a trained, converted and verified model out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from .data import DATASETS, TextDataset, load_dataset, load_files
+from .device import use_device
+from .encoding import EncodedSplit, encode, epoch_order, load_tokenizer, make_batch
+from .errors import UserError, nearest
+from .pretrained import find_model
+from .runs import RunFolder
+from .settings import TrainSettings, resolve
+
+
+def train(settings: TrainSettings | None = None, **given: Any) -> Path:
+    """Trains a classifier and returns its run folder.
+
+    Args:
+        settings: all settings at once (`settings.resolve` makes them), or
+        given: single ones by name, as on the command line: `train(dataset="mrpc", model="minilm", epochs=3)`.
+
+    Returns:
+        the run folder: config.yaml, environment.json, log.csv, epochs.csv, checkpoint/ (MindSpore), export/ (Hugging
+        Face), plots/ and tensorboard/.
+
+    Raises:
+        UserError: a wrong setting, unreadable data or model, a loss that is not finite, or a conversion whose check
+            failed.
+    """
+    if settings is None:
+        settings = resolve(given)
+    elif given:
+        raise UserError("give settings as one object or by name, not both")
+    dataset = load_data(settings)
+    model_folder = find_model(settings.model)
+    use_device(settings.device, settings.threads)
+    return _Training(settings, dataset, model_folder).run()
+
+
+def load_data(settings: TrainSettings) -> TextDataset:
+    """Loads what the settings name: a known data set, or files of the user's.
+
+    Raises:
+        UserError: as `data.load_dataset` and `data.load_files` do.
+    """
+    if settings.text_column or settings.label_column:
+        if not (settings.train_file and settings.text_column and settings.label_column):
+            raise UserError("your own files need all three of --train, --text-column and --label-column")
+        return load_files(
+            settings.train_file,
+            settings.eval_file,
+            text_column=settings.text_column,
+            text_pair_column=settings.text_pair_column,
+            label_column=settings.label_column,
+            eval_fraction=settings.eval_fraction,
+            seed=settings.seed,
+            max_train_examples=settings.max_train_examples,
+            min_words=settings.min_words,
+            name=settings.dataset,
+        )
+    if settings.dataset not in DATASETS:
+        raise UserError(f"there is no data set {settings.dataset!r}{nearest(settings.dataset, DATASETS)}; choose one of "
+                        f"{', '.join(DATASETS)}, or give --train, --text-column and --label-column for your own file")
+    return load_dataset(
+        settings.dataset,
+        settings.data_dir,
+        train_file=settings.train_file,
+        eval_file=settings.eval_file,
+        max_train_examples=settings.max_train_examples,
+        min_words=settings.min_words,
+    )
+
+
+class _Training:
+    def __init__(self, settings: TrainSettings, dataset: TextDataset, model_folder: Path):
+        self.settings, self.dataset = settings, dataset
+        tokenizer = load_tokenizer(model_folder)
+        self.train_set = encode(dataset.train, tokenizer, settings.max_length)
+        self.eval_set = encode(dataset.evaluation, tokenizer, settings.max_length)
+        self.folder = RunFolder(settings)
+        self.folder.write_environment(settings, _fingerprints(dataset))
+        self.steps_per_epoch = -(-len(self.train_set) // settings.batch_size)
+        self.total_steps = self.steps_per_epoch * settings.epochs
+        self.say = print if sys.stderr is not None else (lambda *_: None)
+        self._build(model_folder)
+
+    def _build(self, model_folder: Path) -> None:
+        import mindspore as ms
+
+        from .bert import BertForSequenceClassification
+        from .evaluation import Evaluator
+        from .flooding import ClassificationLoss, FloodingTrainOneStepCell
+        from .optim import AdamW, LinearWarmupDecay
+
+        settings = self.settings
+        ms.set_seed(settings.seed)
+        self.model = BertForSequenceClassification.from_pretrained(
+            model_folder, label_names=list(self.dataset.label_names), seed=settings.seed
+        )
+        longest = self.model.config.max_position_embeddings
+        if settings.max_length > longest:
+            raise UserError(f"max_length is {settings.max_length}, but {settings.model} has only {longest} positions; "
+                            f"give --max-length {longest} or less")
+        schedule = LinearWarmupDecay(
+            settings.learning_rate, int(settings.warmup_ratio * self.total_steps), self.total_steps
+        )
+        self.optimizer = AdamW(
+            self.model.trainable_params(), schedule, epsilon=settings.adam_epsilon, weight_decay=settings.weight_decay
+        )
+        self.step = FloodingTrainOneStepCell(
+            ClassificationLoss(self.model), self.optimizer, settings.flood_level, settings.max_grad_norm
+        )
+        self.evaluator = Evaluator(self.model)
+        self.compile_seconds = 0.0
+
+    def run(self) -> Path:
+        settings = self.settings
+        self.say(self._describe())
+        try:
+            self._compile()
+            for epoch in range(settings.epochs):
+                self._epoch(epoch)
+                if settings.save_every_epoch:
+                    self.model.save_pretrained(self.folder.path / "checkpoints" / f"epoch-{epoch + 1}")
+        except KeyboardInterrupt:
+            self.model.save_pretrained(self.folder.path / "checkpoint")
+            print(f"\nstopped; the model as it is now was saved in {self.folder.path / 'checkpoint'}", file=sys.stderr)
+            raise
+        finally:
+            self.folder.close()
+        return self._finish()
+
+    def _describe(self) -> str:
+        settings, data = self.settings, self.dataset
+        level = "" if settings.flood_level is None else f" at level {settings.flood_level:g}"
+        lines = [
+            f"{data.name}: {len(data.train):,} training and {len(data.evaluation):,} evaluation examples, "
+            f"{data.num_labels} classes",
+            f"{settings.method}{level}, {settings.model}, {settings.epochs} epochs of {self.steps_per_epoch} steps, "
+            f"batch {settings.batch_size}, on {settings.device}",
+        ]
+        lines += [f"note: {split.source} is only a part of the official {split.name} data"
+                  for split in (data.train, data.evaluation) if split.partial]
+        return "\n".join(lines)
+
+    def _compile(self) -> None:
+        """Compiles both graphs once, for batches of any size and length, and says how long that took."""
+        import mindspore as ms
+        from mindspore import Tensor
+
+        started = time.perf_counter()
+        ids = Tensor(shape=[None, None], dtype=ms.int32)
+        self.step.set_inputs(ids, ids, ids, Tensor(shape=[None], dtype=ms.int32))
+        self.step.set_train()
+        self.step.compile(ids, ids, ids, Tensor(shape=[None], dtype=ms.int32))
+        self.compile_seconds = time.perf_counter() - started
+        self.evaluator.compile()
+        self.compile_seconds = time.perf_counter() - started
+        self.say(f"compiled in {self.compile_seconds:.1f} s, for every batch size and length")
+
+    def _batches(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
+        order = epoch_order(len(self.train_set), self.settings.seed, epoch)
+        for start in range(0, len(order), self.settings.batch_size):
+            yield make_batch(self.train_set, order[start : start + self.settings.batch_size])
+
+    def _epoch(self, epoch: int) -> None:
+        from mindspore import Tensor
+
+        started, losses, examples = time.perf_counter(), 0.0, 0
+        level = self.settings.flood_level
+        self.step.set_train()
+        bar = tqdm(self._batches(epoch), f"epoch {epoch + 1}/{self.settings.epochs}", self.steps_per_epoch, unit="step",
+                   mininterval=1.0, dynamic_ncols=True)
+        for index, batch in enumerate(bar, start=epoch * self.steps_per_epoch + 1):
+            began = time.perf_counter()
+            loss = float(self.step(*(Tensor(batch[name]) for name in _INPUTS)).asnumpy())
+            seconds = time.perf_counter() - began
+            rate = self._learning_rate(index - 1)
+            if not np.isfinite(loss):
+                raise UserError(f"the loss is {loss} at step {index} (epoch {epoch + 1}, learning rate {rate:.2g}); "
+                                "no checkpoint was written of this; try a smaller --learning-rate or --max-grad-norm 1")
+            self.folder.log_step({
+                "step": index,
+                "epoch": epoch + 1,
+                "loss": loss,
+                "flooded": int(level is not None and np.float32(loss) < np.float32(level)),
+                "learning_rate": rate,
+                "tokens_per_second": float(batch["attention_mask"].sum() / seconds),
+            })
+            losses += loss * len(batch["labels"])
+            examples += len(batch["labels"])
+            bar.set_postfix(loss=f"{losses / examples:.4f}", refresh=False)
+        scores = self.evaluator.evaluate(self.eval_set, self.settings.eval_batch_size, f1=self.dataset.name == "mrpc")
+        row = {"epoch": epoch + 1, "train_loss": losses / examples, **scores, "seconds": time.perf_counter() - started}
+        self.folder.log_epoch(row, (epoch + 1) * self.steps_per_epoch)
+        tqdm.write("  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
+                             for name, value in row.items()))
+
+    def _learning_rate(self, step: int) -> float:
+        warmup = int(self.settings.warmup_ratio * self.total_steps)
+        rising = step / max(warmup, 1) if warmup else 1.0
+        falling = (self.total_steps - step) / max(self.total_steps - warmup, 1)
+        return self.settings.learning_rate * max(0.0, min(rising, falling, 1.0))
+
+    def _finish(self) -> Path:
+        from ckpt_convert import to_pytorch
+
+        from .plots import plot_training
+
+        checkpoint = self.folder.path / "checkpoint"
+        self.model.save_pretrained(checkpoint)
+        report = to_pytorch(checkpoint, self.folder.path / "export", verify=True)
+        self.say(f"exported to {self.folder.path / 'export'}; "
+                 f"largest logit difference to PyTorch {report.max_logit_difference:.1e}")
+        plot_training(self.folder.path)
+        return self.folder.path
+
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "labels")
+
+
+def _fingerprints(dataset: TextDataset) -> dict[str, Any]:
+    return {
+        split.name: {"source": split.source, "examples": len(split), "partial": split.partial,
+                     "sha256": split.fingerprint}
+        for split in (dataset.train, dataset.evaluation)
+    }

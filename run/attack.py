@@ -1,0 +1,6 @@
+"""Attacks a trained model: `python run/attack.py RUN --attack textfooler --num-examples 100`."""
+
+from mindspore_floodx.cli.attack import main
+from mindspore_floodx.errors import run_command
+
+run_command(main)

