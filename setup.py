@@ -39,7 +39,7 @@ setup(
         "transformers>=4.51,<5",
         "datasets>=4,<5",
         "torch>=2.2",
-        "safetensors>=0.4",
+        "safetensors>=0.8",
         "huggingface-hub",
         "pyyaml>=6",
         "tqdm",

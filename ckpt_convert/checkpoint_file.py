@@ -76,7 +76,7 @@ def write_ckpt(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> No
     """Writes `tensors` byte for byte as `mindspore.save_checkpoint` does."""
     with open(path, "wb") as file:
         for name, tensor in tensors.items():
-            data = memoryview(np.ascontiguousarray(tensor)).cast("B") if tensor.size else memoryview(b"")
+            data = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
             kind = _MINDSPORE_TYPES[tensor.dtype]
             dims = b"".join(b"\x08" + _varint(size) for size in tensor.shape)
             for start in range(0, max(len(data), 1), _SLICE_BYTES):

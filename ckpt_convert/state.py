@@ -168,7 +168,7 @@ def _draw(
 ) -> dict[str, np.ndarray]:
     """Draws new tensors: weights normal(0, initializer_range), biases zero."""
     random = np.random.default_rng(seed)
-    scale = config.get("initializer_range", 0.02)
+    scale = 0.02 if config.get("initializer_range") is None else config["initializer_range"]
     return {
         name: np.zeros(shapes[name], np.float32)
         if name.endswith(".bias")

@@ -88,7 +88,7 @@ def _pytorch_logits(
     import torch
     from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, logging
 
-    given = drawn.initialised if drawn is not None else []
+    given = {name: drawn.tensors[name] for name in drawn.initialised} if drawn is not None else {}
     if _names(source) & set(WEIGHT_FILES):
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # it would warn of the new head, which the report lists anyway
@@ -104,11 +104,11 @@ def _pytorch_logits(
             logging.set_verbosity(verbosity)
     else:  # a lone file, or a folder of ours: nothing that from_pretrained reads
         model = BertForSequenceClassification(BertConfig.from_dict(state.config))
-        drawn, given = state, list(state.tensors)
+        given = state.tensors
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name in given:
-            parameters[name].copy_(torch.from_numpy(drawn.tensors[name]))
+        for name, tensor in given.items():
+            parameters[name].copy_(torch.from_numpy(tensor))
     model.eval()
     with torch.no_grad():
         return [

@@ -13,11 +13,9 @@ import torch
 
 from .attack_library import textattack
 
-SentenceEncoder = textattack.constraints.semantics.sentence_encoders.SentenceEncoder
 
-
-class EncodeOnce(SentenceEncoder):
-    """Inherited before an encoder with an `encode` of its own: every distinct sentence of an example is encoded once."""
+class EncodeOnce(textattack.constraints.semantics.sentence_encoders.SentenceEncoder):
+    """Inherited before an encoder that has its own `encode`: every distinct sentence of an example is encoded once."""
 
     def encode(self, sentences: list[str]) -> torch.Tensor:
         """Returns the sentences' vectors, [len(sentences), width] float32."""
@@ -49,5 +47,6 @@ class EncodeOnce(SentenceEncoder):
 def encode_once(constraint: Any) -> None:
     """Gives an already built `SentenceEncoder` (the official recipes' own) the behaviour of `EncodeOnce`."""
     kind = type(constraint)
-    if isinstance(constraint, SentenceEncoder) and not isinstance(constraint, EncodeOnce):
+    encoder = textattack.constraints.semantics.sentence_encoders.SentenceEncoder
+    if isinstance(constraint, encoder) and not isinstance(constraint, EncodeOnce):
         constraint.__class__ = type(kind.__name__, (EncodeOnce, kind), {})

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from .attack_encoding import EncodeOnce, SentenceEncoder
+from .attack_encoding import EncodeOnce
 from .attack_library import textattack
 from .errors import UserError
 from .pretrained import find_model
@@ -72,7 +72,7 @@ def read_neighbours(path: str | os.PathLike) -> dict[str, list[str]]:
     return lists
 
 
-class _MiniLM(SentenceEncoder):
+class _MiniLM(textattack.constraints.semantics.sentence_encoders.SentenceEncoder):
     """The sentence-similarity constraint with all-MiniLM-L6-v2 (mean of the token vectors) as its encoder.
 
     Takes the arguments of TextAttack's UniversalSentenceEncoder, so that a recipe's thresholds and windows apply.

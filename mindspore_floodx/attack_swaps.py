@@ -9,10 +9,8 @@ import torch
 
 from .attack_library import textattack
 
-_swaps = textattack.transformations.word_swaps
 
-
-class HomoglyphSwap(_swaps.word_swap_homoglyph_swap.WordSwapHomoglyphSwap):
+class HomoglyphSwap(textattack.transformations.WordSwapHomoglyphSwap):
     """TextBugger's swap of look-alike letters, without the data file that the 0.3.11 wheel lacks.
 
     Only another recipe reads that file's content; the table this swap uses is set before the file is opened.
@@ -26,7 +24,7 @@ class HomoglyphSwap(_swaps.word_swap_homoglyph_swap.WordSwapHomoglyphSwap):
                 raise
 
 
-class MaskedLMSwap(_swaps.word_swap_masked_lm.WordSwapMaskedLM):
+class MaskedLMSwap(textattack.transformations.WordSwapMaskedLM):
     """BERT-Attack's swap with its product of sub-word candidates taken lazily.
 
     TextAttack builds all K^n combinations of a word of n sub-words, sorts them by perplexity, drops the sorted list

@@ -98,8 +98,8 @@ def load_files(
     """
     if (evaluation is None) == (eval_fraction is None):
         raise UserError(
-            f"{train}: give either an evaluation file (--eval-file FILE) or a share of the training file to evaluate on "
-            f"(--eval-fraction 0.1){'' if evaluation is None else ', not both'}"
+            f"{train}: give either an evaluation file (--eval-file FILE) or a share of the training file to evaluate "
+            f"on (--eval-fraction 0.1){'' if evaluation is None else ', not both'}"
         )
     if eval_fraction is not None and not 0 < eval_fraction < 1:
         raise UserError(f"--eval-fraction is {eval_fraction}; choose a share between 0 and 1, such as 0.1")

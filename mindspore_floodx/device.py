@@ -9,6 +9,7 @@ import sys
 from .errors import UserError, nearest
 
 DEVICES = ("CPU", "GPU")
+_chosen: tuple[str, int | None] | None = None  # MindSpore takes these once in a process
 
 
 def use_device(target: str = "CPU", threads: int | None = None) -> None:
@@ -19,10 +20,16 @@ def use_device(target: str = "CPU", threads: int | None = None) -> None:
         threads: CPU threads of one operator; None leaves the choice to MindSpore (all cores).
 
     Raises:
-        UserError: the name is unknown, or MindSpore cannot use the device.
+        UserError: the name is unknown, MindSpore cannot use the device, or the process computes otherwise already.
     """
     if target not in DEVICES:
         raise UserError(f"device {target!r} is not known{nearest(target.upper(), DEVICES)}; use CPU or GPU")
+    global _chosen
+    if _chosen is not None and _chosen[0] == target and threads in (None, _chosen[1]):
+        return
+    if _chosen is not None:
+        raise UserError(f"this process already computes on {_chosen[0]} with {_chosen[1] or 'all'} threads; "
+                        "MindSpore cannot change that, so start another process")
     _keep_freed_memory()
     if threads is not None:
         if threads < 1:
@@ -41,6 +48,7 @@ def use_device(target: str = "CPU", threads: int | None = None) -> None:
     if threads is not None:
         ms.runtime.dispatch_threads_num(1)
         ms.set_context(runtime_num_threads=threads)
+    _chosen = (target, threads)
 
 
 def _keep_freed_memory() -> None:

@@ -8,10 +8,8 @@ folder, archive and hub then give the same data set, and the first N examples ar
 from __future__ import annotations
 
 import hashlib
-import lzma
 import re
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -105,5 +103,5 @@ def _archive_reviews(archive: Path) -> Iterator[tuple[str, str, str, bytes]]:
                 if file is None:
                     raise UserError(f"{archive}: {member.name} is not a plain file; download the archive again")
                 yield match[1], match[2], member.name, file.read()
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{archive}: the archive cannot be read ({error}); download it again") from error

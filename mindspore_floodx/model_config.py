@@ -59,7 +59,8 @@ def check_config(config: Any, path: str | Path) -> None:
     model_type = config.get("model_type", "bert")  # files from before 2020 have no model_type
     if model_type != "bert":
         raise UserError(f"{path} describes a model of type {str(model_type)[:40]!r}, but only 'bert' is supported")
-    wrong = [_size_problem(name, config.get(name), largest) for name, largest in SIZES.items()]
+    sizes = [_size_problem(name, config.get(name), largest) for name, largest in SIZES.items()]
+    wrong = [problem for problem in sizes if problem]
     wrong += _float_problems(config)
     if config.get("position_embedding_type", "absolute") != "absolute":
         wrong.append(f"position_embedding_type is {config['position_embedding_type']!r}, only 'absolute' is supported")
@@ -69,7 +70,6 @@ def check_config(config: Any, path: str | Path) -> None:
         if config.get(name)
     ]
     wrong += _label_problems(config)
-    wrong = [problem for problem in wrong if problem]
     if not wrong and config["hidden_size"] % config["num_attention_heads"]:
         wrong.append(
             f"hidden_size {config['hidden_size']} is not a multiple of num_attention_heads "

@@ -190,7 +190,7 @@ def _choose_files(
         if partial and not allow_partial:
             raise UserError(
                 f"{folder}: {name}'s training file {layout.train} is not there, only {partial[0]}, a part of it; ask "
-                f"for it with --train {partial[0]} (or --allow-partial), or copy the whole file there"
+                f"for it with --train {partial[0]}, or copy the whole file there"
             )
         train_file = partial[0] if partial else None
     train_path, eval_path = folder / (train_file or layout.train), folder / (eval_file or layout.evaluation)

@@ -7,9 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Tests run beside other work on small machines; set before any library starts its threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples every time, no time limit on a busy machine, and no folder of found failures in the repository.
+settings.register_profile("floodx", derandomize=True, deadline=None, database=None)
+settings.load_profile("floodx")
 
 
 @pytest.fixture(autouse=True, scope="session")

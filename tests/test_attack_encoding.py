@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mindspore_floodx.attack_encoding import EncodeOnce, SentenceEncoder, encode_once
+from mindspore_floodx.attack_encoding import EncodeOnce, encode_once
 from mindspore_floodx.attack_library import textattack
 
 
-class Counting(SentenceEncoder):
+class Counting(textattack.constraints.semantics.sentence_encoders.SentenceEncoder):
     """Encodes a sentence as counts of letters, and remembers what it was asked for."""
 
     def __init__(self, **kwargs):

@@ -108,6 +108,7 @@ def test_two_names_of_one_tensor(tiny, tmp_path):
 def test_number_of_classes_decides_the_classifier(tiny):
     config, tensors = load_mindspore_state(tiny, num_labels=5)
     assert tensors["classifier.weight"].shape == (5, 32) and list(config["id2label"].values())[4] == "LABEL_4"
+    assert 0.015 < tensors["classifier.weight"].std() < 0.025
     config, tensors = load_mindspore_state(tiny, num_labels=3)  # as many as the file has: its own classifier
     assert np.array_equal(tensors["classifier.weight"], load_file(tiny / "model.safetensors")["classifier.weight"])
     assert config["id2label"] == {"0": "no", "1": "yes", "2": "maybe"}

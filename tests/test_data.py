@@ -68,11 +68,12 @@ class TestGlue:
         assert data.train.labels.tolist() == [1, 0] and data.text_columns == ("sentence1", "sentence2")
 
     def test_mrpc_as_microsoft_ships_it_never_meets_glues_dev_file(self, glue):
-        (glue / "MRPC" / "train.tsv").unlink()
         for part in ("train", "test"):
             put(glue / "MRPC" / f"msr_paraphrase_{part}.txt", ["\ufeff" + MRPC_HEADER, *MRPC_ROWS])
-        for options in ({}, {"train_file": "msr_paraphrase_train.txt"}):
-            data = load_dataset("mrpc", glue, **options)
+        asked = load_dataset("mrpc", glue, train_file="msr_paraphrase_train.txt")
+        assert load_dataset("mrpc", glue).evaluation.source == "MRPC/dev.tsv"
+        (glue / "MRPC" / "train.tsv").unlink()
+        for data in (asked, load_dataset("mrpc", glue)):
             assert data.train.source.endswith("train.txt") and data.evaluation.source.endswith("test.txt")
 
     def test_qnli_labels_are_the_hubs(self, glue):
@@ -191,7 +192,9 @@ class TestHub:
 
         def load(repository, config, split):
             asked.append((repository, config, split, constants.HF_HUB_OFFLINE))
-            columns = {"text": ["b", "a"], "sentence1": ["b", "a"], "sentence2": ["c", "d"], "label": [1, 0]}
+            columns = {"sentence1": ["b", "a"], "sentence2": ["c", "d"], "label": [1, 0]}
+            if "imdb" in repository:  # the other way round: "b" has the smaller SHA-256
+                columns = {"text": ["a", "b"], "label": [0, 1]}
             return datasets.Dataset.from_dict(columns)
 
         monkeypatch.setattr(datasets, "load_dataset", load)
@@ -213,6 +216,7 @@ class TestHub:
                 put(tmp_path / "aclImdb" / part / f"{name}.txt", [text])
                 (tmp_path / "aclImdb" / part / f"{name}.txt").write_text(text)
         from_hub, from_folder = load_dataset("imdb"), load_dataset("imdb", tmp_path)
+        assert from_hub.train.texts == ["b", "a"] and from_hub.train.labels.tolist() == [1, 0]
         assert from_hub.train.fingerprint == from_folder.train.fingerprint
         assert from_hub.evaluation.name == "test"
 
@@ -344,8 +348,9 @@ class TestOwnFiles:
         assert (len(data.train), len(data.evaluation), data.evaluation.name) == (80, 20, "test")
         assert np.bincount(data.evaluation.labels).tolist() == [16, 4]
         assert {*data.train.texts, *data.evaluation.texts} == {f"text {i}" for i in range(100)}
-        positions = [int(text.split()[1]) for text in data.train.texts]
-        assert positions == sorted(positions)
+        for split in (data.train, data.evaluation):  # both in the order of the file
+            positions = [int(text.split()[1]) for text in split.texts]
+            assert positions == sorted(positions)
         assert data.evaluation.texts == self.load(train, eval_fraction=0.2).evaluation.texts
         assert data.evaluation.texts != self.load(train, eval_fraction=0.2, seed=1).evaluation.texts
 
@@ -378,6 +383,10 @@ class TestCommand:
         assert "| sst2" in printed.out and "3*" in printed.out and "| demo" in printed.out
         assert "partial: sst2 train is SST-2/train.tsv" in printed.out
         assert "left out:" in printed.err and "train_partial.tsv" in printed.err and "no IMDB reviews" in printed.err
+        assert "--allow-partial includes" in printed.err
+        assert main(["--stats", "--data-dir", str(glue.parent), "--allow-partial"]) == 0
+        printed = capsys.readouterr()
+        assert "| qnli" in printed.out and "train_partial" not in printed.err
 
     def test_output_files(self, glue, tmp_path, capsys):
         command = ["--stats", "--dataset", "sst2", "mrpc", "--data-dir", str(glue), "--output"]

@@ -89,6 +89,20 @@ def test_truncated_archive(folder, name, share):
         load_dataset("imdb", packed)
 
 
+@pytest.mark.parametrize("name", ["aclImdb_v1.tar.gz", "aclImdb.tar.xz", "aclImdb.tar.bz2"])
+def test_damaged_or_unreadable_archive(folder, name):
+    packed = archive(folder, name)
+    content = bytearray(packed.read_bytes())
+    for position in range(len(content) // 4, len(content), 40):
+        content[position] ^= 0x55
+    packed.write_bytes(content)
+    with pytest.raises(UserError, match="download it again"):
+        load_dataset("imdb", packed)
+    packed.write_bytes(b"")
+    with pytest.raises(UserError, match="download it again"):
+        load_dataset("imdb", packed)
+
+
 @pytest.mark.parametrize(
     "content, said", [(b"ok\nbad \xff", "line 2: not UTF-8"), (b" \n", "line 1: empty"), (b"a\0b", "NUL character")]
 )

@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_details(dataset, arguments.show)
     for failure in failures:
         print(f"left out: {failure}", file=sys.stderr)
+    if any("train_partial" in failure for failure in failures):
+        print("--allow-partial includes training files that are only a part of the official one", file=sys.stderr)
     return 0
 
 
