@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 from .errors import UserError, nearest
 
@@ -41,7 +45,7 @@ def use_device(target: str = "CPU", threads: int | None = None) -> None:
         ms.set_device(target)
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"MindSpore cannot use the device {target} ({str(error).splitlines()[0]}); "
+            f"MindSpore cannot use the device {target} ({str(error).splitlines()[0].split('. ')[0]}); "
             "a GPU needs an NVIDIA card with a driver and the CUDA 11 libraries; --device CPU works everywhere"
         ) from error
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -49,6 +53,22 @@ def use_device(target: str = "CPU", threads: int | None = None) -> None:
         ms.runtime.dispatch_threads_num(1)
         ms.set_context(runtime_num_threads=threads)
     _chosen = (target, threads)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Makes Ctrl-C a KeyboardInterrupt also while MindSpore computes, after the operation that is under way.
+
+    During a graph's run MindSpore takes SIGINT itself and sends its own process SIGTERM, which would end it at once.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _keep_freed_memory() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 _update = ops.MultitypeFuncGraph("adamw_update")
 
@@ -24,7 +23,7 @@ class AdamW(nn.Optimizer):
 
     Args:
         parameters: the trainable parameters.
-        learning_rate: a number, or a `LearningRateSchedule`.
+        learning_rate: a number, a rate for each step (the last one holds afterwards), or a `LearningRateSchedule`.
         betas: decay rates of the two moments.
         epsilon: added to the root of the second moment.
         weight_decay: decay of every parameter that `decays` accepts.
@@ -64,22 +63,12 @@ def decays_by_name(name: str) -> bool:
     return not name.endswith((".bias", ".gamma", ".beta"))
 
 
-class LinearWarmupDecay(LearningRateSchedule):
-    """Linear from 0 to `peak` over `warmup_steps`, then linear to 0 at `total_steps` (method of the paper, section 4).
+def linear_warmup_decay(peak: float, warmup_ratio: float, total_steps: int) -> list[float]:
+    """Returns the learning rate of every step: linear from 0 to `peak`, then linear to 0 (the paper, section 4).
 
-    The step number counts from 0, so the first step has rate 0 if there is a warm-up.
+    The warm-up is the first `int(warmup_ratio * total_steps)` steps; with one, the first step has rate 0.
     """
-
-    def __init__(self, peak: float, warmup_steps: int, total_steps: int):
-        super().__init__()
-        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
-
-    def construct(self, global_step):
-        return linear_warmup_decay(global_step.astype(ms.float32), self.peak, self.warmup_steps, self.total_steps)
-
-
-def linear_warmup_decay(step, peak: float, warmup_steps: int, total_steps: int):
-    """Returns the learning rate of a step (a float32 tensor), counted from 0."""
-    rising = step / max(warmup_steps, 1)
-    falling = (total_steps - step) / max(total_steps - warmup_steps, 1)
-    return peak * ops.clamp(ops.minimum(rising, falling) if warmup_steps else falling, 0.0, 1.0)
+    warmup = int(warmup_ratio * total_steps)
+    rising = (step / max(warmup, 1) for step in range(warmup))
+    falling = ((total_steps - step) / max(total_steps - warmup, 1) for step in range(warmup, total_steps))
+    return [peak * factor for factor in (*rising, *falling)]

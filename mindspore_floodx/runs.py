@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,29 +18,59 @@ from .files import write_json, write_text
 from .settings import TrainSettings
 
 LOG_COLUMNS = ("step", "epoch", "loss", "flooded", "learning_rate", "tokens_per_second")
+RESULTS = ("epochs.csv", "tensorboard", "checkpoints", "export", "attacks", "plots")
 PACKAGES = ("mindspore-floodx", "mindspore", "numpy", "pandas", "torch", "transformers", "tokenizers", "textattack")
+
+
+def demand_free(settings: TrainSettings) -> None:
+    """Checks that a run with these settings may write its folder.
+
+    A run that is finished has an export/ folder and is only replaced when told to; an unfinished one is begun again.
+
+    Raises:
+        UserError: the folder holds a finished run or other files, or is a file.
+    """
+    path = settings.run_folder
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; a run needs a folder, so choose another --output-dir")
+    if path.exists() and any(path.iterdir()) and not _is_run(path):
+        raise UserError(f"{path} holds files that are no run's; choose another --output-dir")
+    if (path / "export").exists() and not settings.overwrite:
+        raise UserError(f"{path} holds a finished run; choose another --output-dir, or add --overwrite")
+    if path.resolve() in (Path(settings.model).resolve(), *Path(settings.model).resolve().parents):
+        raise UserError(f"{path} holds the model to train, which the run would replace; choose another --output-dir")
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        with open(path / "log.csv", encoding="utf-8", errors="replace") as file:
+            return file.readline().startswith("step,epoch,loss")
+    except OSError:
+        return False
 
 
 class RunFolder:
     """A run's folder: config.yaml, environment.json, log.csv, epochs.csv, TensorBoard events, and what others add.
 
-    A run that is finished has an export/ folder. `start` refuses to touch such a folder unless told to overwrite it;
-    an unfinished run in it is begun again.
+    What an earlier run left in the folder is removed, since it belongs to another model; only the checkpoint of an
+    unfinished run stays until this run has its own.
 
     Raises:
-        UserError: the folder holds a finished run, or cannot be written.
+        UserError: as `demand_free`, or the folder cannot be written.
     """
 
     def __init__(self, settings: TrainSettings):
-        self.path = Path(settings.output_dir)
-        if (self.path / "export").exists() and not settings.overwrite:
-            raise UserError(f"{self.path} holds a finished run; choose another --output-dir, or add --overwrite")
-        if self.path.exists() and any(self.path.iterdir()) and not (self.path / "config.yaml").exists():
-            raise UserError(f"{self.path} holds files that are no run's; choose another --output-dir")
+        demand_free(settings)
+        self.path = settings.run_folder
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for name in (*RESULTS, "checkpoint") if settings.overwrite else RESULTS:
+                if (self.path / name).is_dir():
+                    shutil.rmtree(self.path / name)
+                else:
+                    (self.path / name).unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make {self.path}: {error.strerror}; choose another --output-dir") from None
+            raise UserError(f"cannot write {self.path}: {error.strerror}; choose another --output-dir") from None
         write_text(self.path / "config.yaml", yaml.safe_dump(settings.to_dict(), sort_keys=False))
         self._steps = _Table(self.path / "log.csv", LOG_COLUMNS)
         self._epochs: _Table | None = None
@@ -51,7 +82,7 @@ class RunFolder:
             self.path / "environment.json",
             {
                 "python": platform.python_version(),
-                "packages": {name: _version(name) for name in PACKAGES},
+                "packages": package_versions(),
                 "platform": platform.platform(),
                 "device": settings.device,
                 "threads": settings.threads or os.cpu_count(),
@@ -78,8 +109,6 @@ class RunFolder:
         if self._events is None:
             from tensorboard.summary import Writer
 
-            for old in (self.path / "tensorboard").glob("events.*"):
-                old.unlink()
             self._events = Writer(str(self.path / "tensorboard"))
         self._events.add_scalar(tag, value, step)
 
@@ -93,7 +122,7 @@ class _Table:
     """A CSV file that grows by a row at a time and is readable at any moment."""
 
     def __init__(self, path: Path, columns: tuple[str, ...]):
-        self._file = open(path, "w", newline="", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by close()
+        self._file = open(path, "w", newline="", encoding="utf-8", buffering=1)
         self._writer = csv.DictWriter(self._file, columns, lineterminator="\n")
         self._writer.writeheader()
 
@@ -103,6 +132,11 @@ class _Table:
 
     def close(self) -> None:
         self._file.close()
+
+
+def package_versions() -> dict[str, str | None]:
+    """Returns the versions of the packages that results depend on; None for one that is not installed."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

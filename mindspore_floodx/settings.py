@@ -34,7 +34,9 @@ class TrainSettings:
     text_column: str | None = _setting(None, "own files: column of the text")
     text_pair_column: str | None = _setting(None, "own files: column of the second text, for tasks on pairs")
     label_column: str | None = _setting(None, "own files: column of the label")
-    eval_fraction: float | None = _setting(None, "own files: share of the training file to evaluate on, if no --eval-file")
+    eval_fraction: float | None = _setting(
+        None, "own files: share of the training file to evaluate on, if no --eval-file"
+    )
     max_train_examples: int | None = _setting(None, "use only the first so many training examples")
     min_words: int | None = _setting(None, "use only training examples of at least so many words")
     model: str = _setting("bert-base-uncased", "hub id, local model folder, or minilm (bundled 6-layer encoder)")
@@ -56,7 +58,7 @@ class TrainSettings:
     overwrite: bool = _setting(False, "replace a finished run in the output folder")
     output_dir: str | None = _setting(None, "run folder; by default runs/<dataset>-<method>-<seed>")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, kinds in _kinds(type(self)).items():
             setattr(self, name, _checked(name, getattr(self, name), kinds))
         self._check_ranges()
@@ -83,6 +85,12 @@ class TrainSettings:
                             "give --flood-level, for example 0.1")
         if self.method == "finetune" and self.flood_level is not None:
             raise UserError("method finetune has no flood_level; add --method flooding, or leave --flood-level out")
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run is written: `output_dir`, which has a value once the settings are made."""
+        assert self.output_dir is not None
+        return Path(self.output_dir)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -138,9 +146,14 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no `setting: value` lines")
     _demand_known(content, path, extra=("methods",))
-    for method, values in (content.get("methods") or {}).items():
+    methods = content.get("methods") or {}
+    if not isinstance(methods, dict):
+        raise UserError(f"{path}: methods holds {methods!r}; write a method under it, and its settings under that")
+    for method, values in methods.items():
         if method not in METHODS:
             raise UserError(f"{path}: methods: {method} is not a method{nearest(str(method), METHODS)}")
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: methods: {method} holds no `setting: value` lines")
         _demand_known(values, f"{path}: methods: {method}")
     return content
 
@@ -161,7 +174,9 @@ def resolve(given: dict[str, Any], settings_file: str | Path | None = None) -> T
     """
     _demand_known(given, "settings")
     users = read_settings_file(settings_file) if settings_file else {}
-    chosen = {"dataset": TrainSettings.dataset, "method": TrainSettings.method} | users | given
+    named = {"method": TrainSettings.method} | users | given
+    # the user's own files are not the default data set, whose settings and name they would otherwise take
+    chosen = {"dataset": "custom" if named.get("text_column") else TrainSettings.dataset} | named
     layers = [
         read_settings_file(path)
         for path in (
@@ -170,7 +185,7 @@ def resolve(given: dict[str, Any], settings_file: str | Path | None = None) -> T
         )
         if path.exists()
     ]
-    merged: dict[str, Any] = {}
+    merged: dict[str, Any] = {"dataset": chosen["dataset"]}
     for layer in (*layers, users):
         merged |= {key: value for key, value in layer.items() if key != "methods"}
         merged |= (layer.get("methods") or {}).get(chosen["method"]) or {}

@@ -12,11 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 from .data import DATASETS, TextDataset, load_dataset, load_files
-from .device import use_device
-from .encoding import EncodedSplit, encode, epoch_order, load_tokenizer, make_batch
+from .device import stoppable, use_device
+from .encoding import encode, epoch_order, load_tokenizer, make_batch
 from .errors import UserError, nearest
 from .pretrained import find_model
-from .runs import RunFolder
+from .runs import RunFolder, demand_free
 from .settings import TrainSettings, resolve
 
 
@@ -39,6 +39,7 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
         settings = resolve(given)
     elif given:
         raise UserError("give settings as one object or by name, not both")
+    demand_free(settings)  # before minutes go into the data
     dataset = load_data(settings)
     model_folder = find_model(settings.model)
     use_device(settings.device, settings.threads)
@@ -67,8 +68,8 @@ def load_data(settings: TrainSettings) -> TextDataset:
             name=settings.dataset,
         )
     if settings.dataset not in DATASETS:
-        raise UserError(f"there is no data set {settings.dataset!r}{nearest(settings.dataset, DATASETS)}; choose one of "
-                        f"{', '.join(DATASETS)}, or give --train, --text-column and --label-column for your own file")
+        raise UserError(f"there is no data set {settings.dataset!r}{nearest(settings.dataset, DATASETS)}; choose "
+                        f"one of {', '.join(DATASETS)}, or give --train, --text-column and --label-column for your own")
     return load_dataset(
         settings.dataset,
         settings.data_dir,
@@ -98,7 +99,7 @@ class _Training:
         from .bert import BertForSequenceClassification
         from .evaluation import Evaluator
         from .flooding import ClassificationLoss, FloodingTrainOneStepCell
-        from .optim import AdamW, LinearWarmupDecay
+        from .optim import AdamW, linear_warmup_decay
 
         settings = self.settings
         ms.set_seed(settings.seed)
@@ -109,11 +110,9 @@ class _Training:
         if settings.max_length > longest:
             raise UserError(f"max_length is {settings.max_length}, but {settings.model} has only {longest} positions; "
                             f"give --max-length {longest} or less")
-        schedule = LinearWarmupDecay(
-            settings.learning_rate, int(settings.warmup_ratio * self.total_steps), self.total_steps
-        )
+        self.rates = linear_warmup_decay(settings.learning_rate, settings.warmup_ratio, self.total_steps)
         self.optimizer = AdamW(
-            self.model.trainable_params(), schedule, epsilon=settings.adam_epsilon, weight_decay=settings.weight_decay
+            self.model.trainable_params(), self.rates, epsilon=settings.adam_epsilon, weight_decay=settings.weight_decay
         )
         self.step = FloodingTrainOneStepCell(
             ClassificationLoss(self.model), self.optimizer, settings.flood_level, settings.max_grad_norm
@@ -125,11 +124,12 @@ class _Training:
         settings = self.settings
         self.say(self._describe())
         try:
-            self._compile()
-            for epoch in range(settings.epochs):
-                self._epoch(epoch)
-                if settings.save_every_epoch:
-                    self.model.save_pretrained(self.folder.path / "checkpoints" / f"epoch-{epoch + 1}")
+            with stoppable():
+                self._compile()
+                for epoch in range(settings.epochs):
+                    self._epoch(epoch)
+                    if settings.save_every_epoch:
+                        self.model.save_pretrained(self.folder.path / "checkpoints" / f"epoch-{epoch + 1}")
         except KeyboardInterrupt:
             self.model.save_pretrained(self.folder.path / "checkpoint")
             print(f"\nstopped; the model as it is now was saved in {self.folder.path / 'checkpoint'}", file=sys.stderr)
@@ -183,10 +183,8 @@ class _Training:
             began = time.perf_counter()
             loss = float(self.step(*(Tensor(batch[name]) for name in _INPUTS)).asnumpy())
             seconds = time.perf_counter() - began
-            rate = self._learning_rate(index - 1)
-            if not np.isfinite(loss):
-                raise UserError(f"the loss is {loss} at step {index} (epoch {epoch + 1}, learning rate {rate:.2g}); "
-                                "no checkpoint was written of this; try a smaller --learning-rate or --max-grad-norm 1")
+            rate = self.rates[index - 1]
+            _demand_finite(loss, f"step {index} (epoch {epoch + 1}, learning rate {rate:.2g})")
             self.folder.log_step({
                 "step": index,
                 "epoch": epoch + 1,
@@ -199,16 +197,11 @@ class _Training:
             examples += len(batch["labels"])
             bar.set_postfix(loss=f"{losses / examples:.4f}", refresh=False)
         scores = self.evaluator.evaluate(self.eval_set, self.settings.eval_batch_size, f1=self.dataset.name == "mrpc")
+        _demand_finite(scores["eval_loss"], f"the evaluation after epoch {epoch + 1}")
         row = {"epoch": epoch + 1, "train_loss": losses / examples, **scores, "seconds": time.perf_counter() - started}
         self.folder.log_epoch(row, (epoch + 1) * self.steps_per_epoch)
         tqdm.write("  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
                              for name, value in row.items()))
-
-    def _learning_rate(self, step: int) -> float:
-        warmup = int(self.settings.warmup_ratio * self.total_steps)
-        rising = step / max(warmup, 1) if warmup else 1.0
-        falling = (self.total_steps - step) / max(self.total_steps - warmup, 1)
-        return self.settings.learning_rate * max(0.0, min(rising, falling, 1.0))
 
     def _finish(self) -> Path:
         from ckpt_convert import to_pytorch
@@ -225,6 +218,12 @@ class _Training:
 
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "labels")
+
+
+def _demand_finite(loss: float, where: str) -> None:
+    if not np.isfinite(loss):
+        raise UserError(f"the loss is {loss} at {where}; no checkpoint was written of this; try a smaller "
+                        "--learning-rate or --max-grad-norm 1")
 
 
 def _fingerprints(dataset: TextDataset) -> dict[str, Any]:

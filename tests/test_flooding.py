@@ -13,9 +13,10 @@ from mindspore_floodx.demo_corpus import generate
 from mindspore_floodx.device import use_device
 from mindspore_floodx.encoding import encode, epoch_order, load_tokenizer, make_batch
 from mindspore_floodx.flooding import ClassificationLoss, FloodingTrainOneStepCell
-from mindspore_floodx.optim import AdamW, LinearWarmupDecay
+from mindspore_floodx.optim import AdamW, linear_warmup_decay
 
 use_device("CPU", 1)
+LEARNING_RATE = 1e-3
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "labels")
 
 
@@ -100,22 +101,24 @@ def test_the_level_changes_without_compiling_again():
 
 @pytest.fixture(scope="module")
 def small(minilm_folder, tmp_path_factory):
-    """A BERT of two layers with the MiniLM vocabulary, saved as Hugging Face does, and real batches of the corpus."""
+    """A BERT of two layers that has learned a little, saved as Hugging Face does, and real batches of the corpus."""
     folder = tmp_path_factory.mktemp("small") / "model"
     torch.manual_seed(0)
     config = transformers.BertConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
                                      hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer = load_tokenizer(minilm_folder)
     encoded = encode(generate(seed=0, n_train=320, n_eval=20).train, tokenizer, 64)
     batches = [make_batch(encoded, epoch_order(len(encoded), 0, epoch)[start : start + 16])
                for epoch in range(10) for start in range(0, 320, 16)]
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    _, model = theirs(folder, batches, None)  # flooding needs a loss that can go below the level
+    model.save_pretrained(folder)
     return folder, batches
 
 
 def ours(folder, batches, level):
     model = BertForSequenceClassification.from_pretrained(folder)
-    optimizer = AdamW(model.trainable_params(), LinearWarmupDecay(1e-3, 20, len(batches)))
+    optimizer = AdamW(model.trainable_params(), linear_warmup_decay(LEARNING_RATE, 0.1, len(batches)))
     step = FloodingTrainOneStepCell(ClassificationLoss(model), optimizer, level)
     step.set_train()
     ids = Tensor(shape=[None, None], dtype=ms.int32)
@@ -132,7 +135,7 @@ def theirs(folder, batches, level):
     optimizer = torch.optim.AdamW([
         {"params": [p for n, p in model.named_parameters() if not n.endswith(exempt)], "weight_decay": 0.01},
         {"params": [p for n, p in model.named_parameters() if n.endswith(exempt)], "weight_decay": 0.0},
-    ], lr=1e-3, eps=1e-8)
+    ], lr=LEARNING_RATE, eps=1e-8)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, 20, len(batches))
     losses = []
     for batch in batches:
@@ -142,15 +145,16 @@ def theirs(folder, batches, level):
         (loss if level is None else (loss - level).abs() + level).backward()
         optimizer.step()
         schedule.step()
-    return np.array(losses)
+    return np.array(losses), model
 
 
-@pytest.mark.parametrize("level", [None, 0.45])
+@pytest.mark.parametrize("level", [None, 0.35])
 def test_two_hundred_real_steps_follow_pytorch(small, level):
     folder, batches = small
     assert len(batches) == 200
-    a, b = ours(folder, batches, level), theirs(folder, batches, level)
+    a, b = ours(folder, batches, level), theirs(folder, batches, level)[0]
     assert np.abs(a - b).max() <= 1e-4
-    assert a[-20:].mean() < 0.6 * a[:20].mean()  # it learns
-    if level is not None:
+    if level is None:
+        assert a[-20:].mean() < 0.75 * a[:20].mean()  # it learns
+    else:
         assert 0.3 <= (a < level).mean() <= 0.7

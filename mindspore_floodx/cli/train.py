@@ -34,8 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{word} is not an option{nearest(word, options)}; --help lists them")
     given = vars(arguments)
     settings_file = given.pop("config", None)
-    if given.get("text_column") and "dataset" not in given:
-        given["dataset"] = "custom"
     from ..trainer import train  # late: --help should not wait for MindSpore
 
     run = train(resolve(given, settings_file))
@@ -65,7 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
         else:
             choices = each.metadata.get("choices")
             metavar = "|".join(choices) if choices else {int: "N", float: "X", str: "TEXT"}[kind]
-            parser.add_argument(option, dest=each.name, type=_whole if kind is int else kind, metavar=metavar, help=text)
+            read = _whole if kind is int else kind
+            parser.add_argument(option, dest=each.name, type=read, metavar=metavar, help=text)
     return parser
 
 

@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. `make help` lists the rest.
+# Any Python 3.10, 3.11 or 3.12 will do; `make PYTHON=/path/to/python demo` names one.
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(foreach each,python3 python3.12 python3.11 python3.10,$(if $(call in_range,$(each)),$(each))))
+VENV ?= .venv
+BIN := $(VENV)/bin
+in_range = $(shell $(1) -c 'import sys; print("yes" * ((3, 10) <= sys.version_info[:2] <= (3, 12)))' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help install demo test lint clean
+
+help:  ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(VENV)/.demo-installed  ## virtual environment in .venv with the tested versions
+
+demo: $(VENV)/.demo-installed  ## fine-tuning and flooding side by side, attacked; results in runs/demo
+	$(BIN)/python run/demo.py
+
+test: $(VENV)/.test-installed lint  ## ruff, mypy, pytest
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test-installed  ## ruff and mypy alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## removes what the commands above made, runs/ excepted
+	rm -rf $(VENV) *.egg-info build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.%-installed: setup.py pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing into $(VENV), which takes some minutes the first time'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@if [ -z '$(PYTHON)' ] || [ -z '$(call in_range,$(PYTHON))' ]; then \
+		echo "error: $(or $(PYTHON),python3) is not Python 3.10, 3.11 or 3.12; name one that is: make PYTHON=python3.12" >&2; \
+		exit 1; \
+	fi
+	$(PYTHON) -m venv $(VENV)
