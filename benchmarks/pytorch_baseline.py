@@ -70,8 +70,12 @@ class Run:
 
     def saved(self):
         parts = {name: copy.deepcopy(getattr(self, name).state_dict()) for name in ("model", "optimizer", "schedule")}
-        return parts | {"rng": torch.get_rng_state(), "step": self.step, "epochs": list(self.epochs),
-                        "losses": list(self.losses)}
+        return parts | {
+            "rng": torch.get_rng_state(),
+            "step": self.step,
+            "epochs": list(self.epochs),
+            "losses": list(self.losses),
+        }
 
     def restore(self, saved):
         for name in ("model", "optimizer", "schedule"):
@@ -99,8 +103,12 @@ class Run:
                 row = {"epoch": epoch + 1, "train_loss": sum(recent) / len(recent), **evaluate(self.model, evaluation)}
                 self.epochs.append(row)
                 print(f"seed {self.seed} level {level}: {row} {time.time() - began:.0f} s", flush=True)
-        return {"seed": self.seed, "flood_level": level, "epochs": self.epochs,
-                "flooded_steps": 0 if level is None else sum(loss < level for loss in self.losses)}
+        return {
+            "seed": self.seed,
+            "flood_level": level,
+            "epochs": self.epochs,
+            "flooded_steps": 0 if level is None else sum(loss < level for loss in self.losses),
+        }
 
 
 def main():
@@ -138,7 +146,9 @@ def main():
         else:
             flooded = finetuned | {"flood_level": arguments.flood_level}
         runs += [finetuned, flooded | {"steps_shared_with_finetuning": shared}]
-        write_json(arguments.output, {"settings": settings, "data_fingerprint": dataset.train.fingerprint, "runs": runs})
+        write_json(
+            arguments.output, {"settings": settings, "data_fingerprint": dataset.train.fingerprint, "runs": runs}
+        )
 
 
 if __name__ == "__main__":

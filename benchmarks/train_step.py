@@ -58,8 +58,9 @@ class MindSporeSide:
         from mindspore_floodx.optim import AdamW
 
         hidden, layers, heads, inner = SIZES[model]
-        network = BertForSequenceClassification(BertConfig(hidden_size=hidden, num_hidden_layers=layers,
-                                                           num_attention_heads=heads, intermediate_size=inner))
+        network = BertForSequenceClassification(
+            BertConfig(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=inner)
+        )
         self.Tensor = Tensor
         self.step = FloodingTrainOneStepCell(ClassificationLoss(network), AdamW(network.trainable_params(), 2e-5))
         ids, labels = Tensor(shape=[None, None], dtype=ms.int32), Tensor(shape=[None], dtype=ms.int32)
@@ -90,8 +91,11 @@ class PyTorchSide:
         torch.set_num_threads(threads)
         hidden, layers, heads, inner = SIZES[model]
         self.torch = torch
-        self.model = transformers.BertForSequenceClassification(transformers.BertConfig(
-            hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=inner))
+        self.model = transformers.BertForSequenceClassification(
+            transformers.BertConfig(
+                hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=inner
+            )
+        )
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=2e-5, weight_decay=0.01)
 
     def _batch(self, arrays):
@@ -130,8 +134,14 @@ class Child:
     def __init__(self, side: str, model: str, threads: int):
         command = [sys.executable, __file__, "--serve", side, "--models", model, "--threads", str(threads)]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env=environment, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            stderr=subprocess.DEVNULL,
+        )
         self.compile_seconds = self._answer()["compile_seconds"]
 
     def _answer(self) -> dict:
@@ -179,18 +189,31 @@ def measure(model: str, threads: int, batches, lengths, rounds: int) -> list[dic
                 work, peak = flops(model, batch, length, task == "train"), statistics.median(peaks)
                 median = {side: statistics.median(times) for side, times in seconds.items()}
                 ratios = [b / a for a, b in zip(seconds["mindspore"], seconds["pytorch"], strict=True)]
-                row = {"model": model, "task": task, "batch": batch, "length": length,
-                       "ratio_median": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
-                       "matmul_gflops": peak / 1e9}
+                row = {
+                    "model": model,
+                    "task": task,
+                    "batch": batch,
+                    "length": length,
+                    "ratio_median": statistics.median(ratios),
+                    "ratio_min": min(ratios),
+                    "ratio_max": max(ratios),
+                    "matmul_gflops": peak / 1e9,
+                }
                 for side in sides:
-                    row |= {f"{side}_seconds": median[side], f"{side}_tokens_per_second": batch * length / median[side],
-                            f"{side}_share_of_peak": work / median[side] / peak,
-                            f"{side}_peak_gigabytes": memory[side] / 1e9}
+                    row |= {
+                        f"{side}_seconds": median[side],
+                        f"{side}_tokens_per_second": batch * length / median[side],
+                        f"{side}_share_of_peak": work / median[side] / peak,
+                        f"{side}_peak_gigabytes": memory[side] / 1e9,
+                    }
                 row["compile_seconds"] = sides["mindspore"].compile_seconds
                 rows.append(row)
-                print(f"{model:9} {task:5} batch {batch:2} length {length:3}: MindSpore "
-                      f"{row['mindspore_tokens_per_second']:6.0f} tokens/s, PyTorch "
-                      f"{row['pytorch_tokens_per_second']:6.0f}, ratio {row['ratio_median']:.2f}", flush=True)
+                print(
+                    f"{model:9} {task:5} batch {batch:2} length {length:3}: MindSpore "
+                    f"{row['mindspore_tokens_per_second']:6.0f} tokens/s, PyTorch "
+                    f"{row['pytorch_tokens_per_second']:6.0f}, ratio {row['ratio_median']:.2f}",
+                    flush=True,
+                )
     for child in sides.values():
         child.close()
     return rows
@@ -209,17 +232,27 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.serve, arguments.models[0], arguments.threads)
         return
-    rows = [row for model in arguments.models
-            for row in measure(model, arguments.threads, arguments.batches, arguments.lengths, arguments.rounds)]
+    rows = [
+        row
+        for model in arguments.models
+        for row in measure(model, arguments.threads, arguments.batches, arguments.lengths, arguments.rounds)
+    ]
     if arguments.output:
         from mindspore_floodx.files import write_json
         from mindspore_floodx.runs import package_versions
 
-        write_json(arguments.output, {
-            "command": "python benchmarks/train_step.py " + " ".join(sys.argv[1:]),
-            "cores": os.cpu_count(), "threads": arguments.threads, "rounds": arguments.rounds,
-            "load_average": os.getloadavg()[0], "packages": package_versions(), "rows": rows,
-        })
+        write_json(
+            arguments.output,
+            {
+                "command": "python benchmarks/train_step.py " + " ".join(sys.argv[1:]),
+                "cores": os.cpu_count(),
+                "threads": arguments.threads,
+                "rounds": arguments.rounds,
+                "load_average": os.getloadavg()[0],
+                "packages": package_versions(),
+                "rows": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

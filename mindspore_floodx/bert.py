@@ -238,9 +238,7 @@ class BertForSequenceClassification(nn.Cell):
             if isinstance(cell[1], Linear):
                 cell[1].weight.set_data(_normal(cell[1].weight, config.initializer_range))
 
-    def construct(
-        self, input_ids, attention_mask, token_type_ids, perturbation=None, output_hidden_states=False
-    ):
+    def construct(self, input_ids, attention_mask, token_type_ids, perturbation=None, output_hidden_states=False):
         """Classifies a batch.
 
         Args:

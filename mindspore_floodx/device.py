@@ -32,8 +32,10 @@ def use_device(target: str = "CPU", threads: int | None = None) -> None:
     if _chosen is not None and _chosen[0] == target and threads in (None, _chosen[1]):
         return
     if _chosen is not None:
-        raise UserError(f"this process already computes on {_chosen[0]} with {_chosen[1] or 'all'} threads; "
-                        "MindSpore cannot change that, so start another process")
+        raise UserError(
+            f"this process already computes on {_chosen[0]} with {_chosen[1] or 'all'} threads; "
+            "MindSpore cannot change that, so start another process"
+        )
     _keep_freed_memory()
     if threads is not None:
         if threads < 1:

@@ -8,8 +8,9 @@ from mindspore import Parameter, Tensor, nn, ops
 _update = ops.MultitypeFuncGraph("adamw_update")
 
 
-@_update.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor",
-                  "Number")
+@_update.register(
+    "Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Number"
+)
 def _update_one(adam, lr, beta1, beta2, epsilon, decay_scale, parameter, moment1, moment2, gradient, decay):
     return adam(parameter, moment1, moment2, lr, beta1, beta2, epsilon, decay * decay_scale, gradient)
 

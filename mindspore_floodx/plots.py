@@ -29,7 +29,9 @@ def plot_training(run: str | Path) -> Path:
     left.plot(x, smooth, color="C0", label=f"training loss, mean of {window} steps")
     left.plot(epochs["epoch"], epochs["eval_loss"], "o-", color="C1", label="evaluation loss")
     if settings["flood_level"] is not None:
-        left.axhline(settings["flood_level"], color="C3", linestyle="--", label=f"flood level {settings['flood_level']:g}")
+        left.axhline(
+            settings["flood_level"], color="C3", linestyle="--", label=f"flood level {settings['flood_level']:g}"
+        )
     left.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
     left.legend(frameon=False)
     right.plot(epochs["epoch"], 100 * epochs["eval_accuracy"], "o-", color="C2")

@@ -127,8 +127,9 @@ class _Table:
         self._writer.writeheader()
 
     def add(self, row: dict[str, Any]) -> None:
-        self._writer.writerow({name: f"{value:.7g}" if isinstance(value, float) else value
-                               for name, value in row.items()})
+        self._writer.writerow(
+            {name: f"{value:.7g}" if isinstance(value, float) else value for name, value in row.items()}
+        )
 
     def close(self) -> None:
         self._file.close()

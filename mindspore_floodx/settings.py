@@ -81,8 +81,10 @@ class TrainSettings:
         if self.weight_decay < 0 or not 0 <= self.seed < 2**31:
             raise UserError("weight_decay must not be negative, and seed must lie between 0 and 2147483647")
         if self.method == "flooding" and (self.flood_level is None or self.flood_level < 0):
-            raise UserError(f"method flooding needs a flood_level of 0 or more (it is {self.flood_level}); "
-                            "give --flood-level, for example 0.1")
+            raise UserError(
+                f"method flooding needs a flood_level of 0 or more (it is {self.flood_level}); "
+                "give --flood-level, for example 0.1"
+            )
         if self.method == "finetune" and self.flood_level is not None:
             raise UserError("method finetune has no flood_level; add --method flooding, or leave --flood-level out")
 

@@ -68,8 +68,10 @@ def load_data(settings: TrainSettings) -> TextDataset:
             name=settings.dataset,
         )
     if settings.dataset not in DATASETS:
-        raise UserError(f"there is no data set {settings.dataset!r}{nearest(settings.dataset, DATASETS)}; choose "
-                        f"one of {', '.join(DATASETS)}, or give --train, --text-column and --label-column for your own")
+        raise UserError(
+            f"there is no data set {settings.dataset!r}{nearest(settings.dataset, DATASETS)}; choose "
+            f"one of {', '.join(DATASETS)}, or give --train, --text-column and --label-column for your own"
+        )
     return load_dataset(
         settings.dataset,
         settings.data_dir,
@@ -108,8 +110,10 @@ class _Training:
         )
         longest = self.model.config.max_position_embeddings
         if settings.max_length > longest:
-            raise UserError(f"max_length is {settings.max_length}, but {settings.model} has only {longest} positions; "
-                            f"give --max-length {longest} or less")
+            raise UserError(
+                f"max_length is {settings.max_length}, but {settings.model} has only {longest} positions; "
+                f"give --max-length {longest} or less"
+            )
         self.rates = linear_warmup_decay(settings.learning_rate, settings.warmup_ratio, self.total_steps)
         self.optimizer = AdamW(
             self.model.trainable_params(), self.rates, epsilon=settings.adam_epsilon, weight_decay=settings.weight_decay
@@ -147,8 +151,11 @@ class _Training:
             f"{settings.method}{level}, {settings.model}, {settings.epochs} epochs of {self.steps_per_epoch} steps, "
             f"batch {settings.batch_size}, on {settings.device}",
         ]
-        lines += [f"note: {split.source} is only a part of the official {split.name} data"
-                  for split in (data.train, data.evaluation) if split.partial]
+        lines += [
+            f"note: {split.source} is only a part of the official {split.name} data"
+            for split in (data.train, data.evaluation)
+            if split.partial
+        ]
         return "\n".join(lines)
 
     def _compile(self) -> None:
@@ -177,22 +184,30 @@ class _Training:
         started, losses, examples = time.perf_counter(), 0.0, 0
         level = self.settings.flood_level
         self.step.set_train()
-        bar = tqdm(self._batches(epoch), f"epoch {epoch + 1}/{self.settings.epochs}", self.steps_per_epoch, unit="step",
-                   mininterval=1.0, dynamic_ncols=True)
+        bar = tqdm(
+            self._batches(epoch),
+            f"epoch {epoch + 1}/{self.settings.epochs}",
+            self.steps_per_epoch,
+            unit="step",
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
         for index, batch in enumerate(bar, start=epoch * self.steps_per_epoch + 1):
             began = time.perf_counter()
             loss = float(self.step(*(Tensor(batch[name]) for name in _INPUTS)).asnumpy())
             seconds = time.perf_counter() - began
             rate = self.rates[index - 1]
             _demand_finite(loss, f"step {index} (epoch {epoch + 1}, learning rate {rate:.2g})")
-            self.folder.log_step({
-                "step": index,
-                "epoch": epoch + 1,
-                "loss": loss,
-                "flooded": int(level is not None and np.float32(loss) < np.float32(level)),
-                "learning_rate": rate,
-                "tokens_per_second": float(batch["attention_mask"].sum() / seconds),
-            })
+            self.folder.log_step(
+                {
+                    "step": index,
+                    "epoch": epoch + 1,
+                    "loss": loss,
+                    "flooded": int(level is not None and np.float32(loss) < np.float32(level)),
+                    "learning_rate": rate,
+                    "tokens_per_second": float(batch["attention_mask"].sum() / seconds),
+                }
+            )
             losses += loss * len(batch["labels"])
             examples += len(batch["labels"])
             bar.set_postfix(loss=f"{losses / examples:.4f}", refresh=False)
@@ -200,8 +215,11 @@ class _Training:
         _demand_finite(scores["eval_loss"], f"the evaluation after epoch {epoch + 1}")
         row = {"epoch": epoch + 1, "train_loss": losses / examples, **scores, "seconds": time.perf_counter() - started}
         self.folder.log_epoch(row, (epoch + 1) * self.steps_per_epoch)
-        tqdm.write("  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
-                             for name, value in row.items()))
+        tqdm.write(
+            "  ".join(
+                f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
+            )
+        )
 
     def _finish(self) -> Path:
         from ckpt_convert import to_pytorch
@@ -211,8 +229,10 @@ class _Training:
         checkpoint = self.folder.path / "checkpoint"
         self.model.save_pretrained(checkpoint)
         report = to_pytorch(checkpoint, self.folder.path / "export", verify=True)
-        self.say(f"exported to {self.folder.path / 'export'}; "
-                 f"largest logit difference to PyTorch {report.max_logit_difference:.1e}")
+        self.say(
+            f"exported to {self.folder.path / 'export'}; "
+            f"largest logit difference to PyTorch {report.max_logit_difference:.1e}"
+        )
         plot_training(self.folder.path)
         return self.folder.path
 
@@ -222,13 +242,19 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "labels")
 
 def _demand_finite(loss: float, where: str) -> None:
     if not np.isfinite(loss):
-        raise UserError(f"the loss is {loss} at {where}; no checkpoint was written of this; try a smaller "
-                        "--learning-rate or --max-grad-norm 1")
+        raise UserError(
+            f"the loss is {loss} at {where}; no checkpoint was written of this; try a smaller "
+            "--learning-rate or --max-grad-norm 1"
+        )
 
 
 def _fingerprints(dataset: TextDataset) -> dict[str, Any]:
     return {
-        split.name: {"source": split.source, "examples": len(split), "partial": split.partial,
-                     "sha256": split.fingerprint}
+        split.name: {
+            "source": split.source,
+            "examples": len(split),
+            "partial": split.partial,
+            "sha256": split.fingerprint,
+        }
         for split in (dataset.train, dataset.evaluation)
     }

@@ -174,8 +174,15 @@ ODD = {
 @pytest.mark.parametrize("sizes, batch, length", ODD.values(), ids=ODD)
 def test_odd_shapes(sizes, batch, length):
     config = transformers.BertConfig(
-        **{"vocab_size": 50, "num_hidden_layers": 1, "intermediate_size": 20, "max_position_embeddings": 9,
-           "initializer_range": 0.3, "attn_implementation": "eager"} | sizes
+        **{
+            "vocab_size": 50,
+            "num_hidden_layers": 1,
+            "intermediate_size": 20,
+            "max_position_embeddings": 9,
+            "initializer_range": 0.3,
+            "attn_implementation": "eager",
+        }
+        | sizes
     )
     theirs, ours = twins(config)
     assert_same(Backward(ours), theirs, random_batch(config, batch, length))
@@ -299,8 +306,10 @@ def test_saved_and_loaded_again_every_bit_is_the_same(tiny, tmp_path, file_forma
     back = BertForSequenceClassification.from_pretrained(tmp_path / "saved")
     assert bits(back.state()) == bits(ours.state())
     assert back.config == ours.config and back.config.id2label == {0: "no", 1: "yes", 2: "maybe"}
-    assert load_tokenizer(tmp_path / "saved")("abc")["input_ids"] == load_tokenizer(ours.tokenizer_folder)(
-        "abc")["input_ids"]
+    assert (
+        load_tokenizer(tmp_path / "saved")("abc")["input_ids"]
+        == load_tokenizer(ours.tokenizer_folder)("abc")["input_ids"]
+    )
 
 
 def test_number_and_names_of_classes(tiny_folder):
@@ -316,8 +325,9 @@ def test_number_and_names_of_classes(tiny_folder):
 
 
 def test_new_models_are_drawn_as_bert_draws_them():
-    model = BertForSequenceClassification(BertConfig(
-        vocab_size=500, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64))
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=500, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    )
     for name, parameter in model.parameters_and_names():
         values = parameter.asnumpy()
         if name.endswith((".bias", ".beta")):
@@ -337,8 +347,13 @@ class TestConfig:
         assert BertConfig().num_labels == 2
 
     def test_round_trip_through_a_file(self, tmp_path):
-        config = BertConfig(vocab_size=77, hidden_size=24, num_attention_heads=3, classifier_dropout=0.3,
-                            id2label={0: "sad", 1: "glad", 2: "mad"})
+        config = BertConfig(
+            vocab_size=77,
+            hidden_size=24,
+            num_attention_heads=3,
+            classifier_dropout=0.3,
+            id2label={0: "sad", 1: "glad", 2: "mad"},
+        )
         (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
         assert BertConfig.from_file(tmp_path) == BertConfig.from_file(tmp_path / "config.json") == config
         theirs = transformers.AutoConfig.from_pretrained(tmp_path)
@@ -350,16 +365,19 @@ class TestConfig:
         assert (config.hidden_size, config.num_attention_heads, config.intermediate_size) == (32, 4, 48)
         assert config.id2label == {0: "no", 1: "yes", 2: "maybe"} and config.layer_norm_eps == 1e-12
 
-    @pytest.mark.parametrize("wrong, said", [
-        ({"hidden_act": "gelu_new"}, "'gelu_new'"),
-        ({"hidden_act": "relu"}, "'relu'"),
-        ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size 30"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
-        ({"vocab_size": "many"}, "vocab_size is 'many'"),
-        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob is '1.5'"),
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
-        ({"model_type": "roberta"}, "'roberta'"),
-    ])
+    @pytest.mark.parametrize(
+        "wrong, said",
+        [
+            ({"hidden_act": "gelu_new"}, "'gelu_new'"),
+            ({"hidden_act": "relu"}, "'relu'"),
+            ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size 30"),
+            ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
+            ({"vocab_size": "many"}, "vocab_size is 'many'"),
+            ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob is '1.5'"),
+            ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
+            ({"model_type": "roberta"}, "'roberta'"),
+        ],
+    )
     def test_what_is_wrong_is_named(self, tmp_path, wrong, said):
         (tmp_path / "config.json").write_text(json.dumps(BertConfig().to_dict() | wrong))
         with pytest.raises(UserError, match=said):

@@ -46,16 +46,41 @@ class TestOptions:
         settings = resolved("--dataset", "mrpc", "--device", "GPU")
         assert settings == TrainSettings(dataset="mrpc", device="GPU")
         assert (settings.model, settings.epochs, settings.batch_size, settings.learning_rate) == (
-            "bert-base-uncased", 10, 16, 2e-5)
+            "bert-base-uncased",
+            10,
+            16,
+            2e-5,
+        )
 
     def test_every_setting_is_an_option(self, resolved, tmp_path):
         wanted = {
-            "dataset": "d", "data_dir": "e", "train_file": "f", "eval_file": "g", "text_column": "h",
-            "text_pair_column": "i", "label_column": "j", "eval_fraction": 0.25, "max_train_examples": 3,
-            "min_words": 4, "model": "k", "method": "flooding", "flood_level": 0.5, "epochs": 6, "batch_size": 7,
-            "learning_rate": 2e-3, "warmup_ratio": 0.5, "weight_decay": 0.75, "adam_epsilon": 1e-6,
-            "max_grad_norm": 1.5, "max_length": 9, "eval_batch_size": 10, "seed": 11, "device": "GPU", "threads": 12,
-            "output_dir": "l"}
+            "dataset": "d",
+            "data_dir": "e",
+            "train_file": "f",
+            "eval_file": "g",
+            "text_column": "h",
+            "text_pair_column": "i",
+            "label_column": "j",
+            "eval_fraction": 0.25,
+            "max_train_examples": 3,
+            "min_words": 4,
+            "model": "k",
+            "method": "flooding",
+            "flood_level": 0.5,
+            "epochs": 6,
+            "batch_size": 7,
+            "learning_rate": 2e-3,
+            "warmup_ratio": 0.5,
+            "weight_decay": 0.75,
+            "adam_epsilon": 1e-6,
+            "max_grad_norm": 1.5,
+            "max_length": 9,
+            "eval_batch_size": 10,
+            "seed": 11,
+            "device": "GPU",
+            "threads": 12,
+            "output_dir": "l",
+        }
         settings = resolved(*command_line(wanted), "--save-every-epoch", "--overwrite")
         assert settings.to_dict() == wanted | {"save_every_epoch": True, "overwrite": True}
 
@@ -69,15 +94,18 @@ class TestOptions:
         settings = resolved("--train", "my.csv", "--text-column", "a", "--label-column", "b")
         assert (settings.dataset, settings.output_dir) == ("custom", "runs/custom-finetune-0")
 
-    @pytest.mark.parametrize("words, said", [
-        ("--flod-level 1", r"--flod-level is not an option \(did you mean '--flood-level'\?\)"),
-        ("--flood 1", "--flood is not an option"),
-        ("--learning_rate 1", r"--learning_rate is not an option \(did you mean '--learning-rate'\?\)"),
-        ("mrpc", "mrpc is not an option"),
-        ("--method flood", r"method is 'flood' \(did you mean 'flooding'\?\)"),
-        ("--seed -5", "seed must lie between"),
-        ("--config none.yaml", r"cannot read settings file none\.yaml"),
-    ])
+    @pytest.mark.parametrize(
+        "words, said",
+        [
+            ("--flod-level 1", r"--flod-level is not an option \(did you mean '--flood-level'\?\)"),
+            ("--flood 1", "--flood is not an option"),
+            ("--learning_rate 1", r"--learning_rate is not an option \(did you mean '--learning-rate'\?\)"),
+            ("mrpc", "mrpc is not an option"),
+            ("--method flood", r"method is 'flood' \(did you mean 'flooding'\?\)"),
+            ("--seed -5", "seed must lie between"),
+            ("--config none.yaml", r"cannot read settings file none\.yaml"),
+        ],
+    )
     def test_refused(self, resolved, words, said):
         with pytest.raises(UserError, match=said):
             resolved(*words.split())
@@ -104,8 +132,9 @@ def test_help_says_what_to_type(script):
     if script != "demo.py":  # it needs no option
         assert "example" in out.stdout
     if script == "train.py":
-        assert all(f"--{name.replace('_', '-')}" in out.stdout or name == "train_file"
-                   for name in TrainSettings().to_dict())
+        assert all(
+            f"--{name.replace('_', '-')}" in out.stdout or name == "train_file" for name in TrainSettings().to_dict()
+        )
         assert "(default 2e-05)" in out.stdout and "bert-base-uncased" in out.stdout
 
 
@@ -116,8 +145,12 @@ def given(minilm_folder, tmp_path_factory):
 
 def start(words, folder):
     return subprocess.Popen(
-        [sys.executable, ROOT / "run" / "train.py", *words], cwd=folder, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        [sys.executable, ROOT / "run" / "train.py", *words],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
 
@@ -159,8 +192,9 @@ def test_ctrl_c_keeps_the_model(given, tmp_path):
     assert process.returncode == 130, err
     assert "the model as it is now was saved in run/checkpoint" in err and "Traceback" not in err
     assert not (run / "export").exists()
-    trained, fresh = (BertForSequenceClassification.from_pretrained(folder).state()
-                      for folder in (run / "checkpoint", given["model"]))
+    trained, fresh = (
+        BertForSequenceClassification.from_pretrained(folder).state() for folder in (run / "checkpoint", given["model"])
+    )
     changed = "bert.encoder.layer.0.output.dense.weight"
     assert (trained[changed] != fresh[changed]).any()
     assert yaml.safe_load((run / "config.yaml").read_text())["epochs"] == 100_000

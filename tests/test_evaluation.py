@@ -27,7 +27,8 @@ def test_scores_equal_sklearn_and_torch(classes, examples):
     assert ours["eval_loss"] == pytest.approx(loss, rel=1e-9)
     assert ours["eval_accuracy"] == sklearn.metrics.accuracy_score(labels, predicted)
     assert ours["eval_f1"] == pytest.approx(
-        sklearn.metrics.f1_score(labels == 1, predicted == 1, zero_division=0), abs=1e-12)
+        sklearn.metrics.f1_score(labels == 1, predicted == 1, zero_division=0), abs=1e-12
+    )
     assert list(scores(logits, labels)) == ["eval_loss", "eval_accuracy"]
 
 
@@ -40,9 +41,18 @@ def test_scores_of_certain_and_of_no_predictions():
 @pytest.fixture(scope="module")
 def model():
     ms.set_seed(3)
-    return BertForSequenceClassification(BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20,
-        max_position_embeddings=40, initializer_range=0.4, id2label={0: "a", 1: "b", 2: "c"}))
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=50,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=20,
+            max_position_embeddings=40,
+            initializer_range=0.4,
+            id2label={0: "a", 1: "b", 2: "c"},
+        )
+    )
 
 
 def test_logits_of_a_ragged_set_in_its_order_from_one_graph(model):

@@ -16,7 +16,7 @@ from mindspore_floodx.flooding import ClassificationLoss, FloodingTrainOneStepCe
 from mindspore_floodx.optim import AdamW, linear_warmup_decay
 
 use_device("CPU", 1)
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-4
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "labels")
 
 
@@ -104,14 +104,23 @@ def small(minilm_folder, tmp_path_factory):
     """A BERT of two layers that has learned a little, saved as Hugging Face does, and real batches of the corpus."""
     folder = tmp_path_factory.mktemp("small") / "model"
     torch.manual_seed(0)
-    config = transformers.BertConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
-                                     hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    config = transformers.BertConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     tokenizer = load_tokenizer(minilm_folder)
     encoded = encode(generate(seed=0, n_train=320, n_eval=20).train, tokenizer, 64)
-    batches = [make_batch(encoded, epoch_order(len(encoded), 0, epoch)[start : start + 16])
-               for epoch in range(10) for start in range(0, 320, 16)]
+    batches = [
+        make_batch(encoded, epoch_order(len(encoded), 0, epoch)[start : start + 16])
+        for epoch in range(10)
+        for start in range(0, 320, 16)
+    ]
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
-    _, model = theirs(folder, batches, None)  # flooding needs a loss that can go below the level
+    _, model = theirs(folder, batches, None, learning_rate=1e-3)  # flooding needs a loss that can go below the level
     model.save_pretrained(folder)
     return folder, batches
 
@@ -126,16 +135,20 @@ def ours(folder, batches, level):
     return np.array([float(step(*(Tensor(batch[name]) for name in INPUTS)).asnumpy()) for batch in batches])
 
 
-def theirs(folder, batches, level):
+def theirs(folder, batches, level, learning_rate=LEARNING_RATE):
     """An ordinary PyTorch loop: transformers' model and schedule, torch's optimiser, the loss as eq. 1 has it."""
     torch.set_num_threads(1)
     config = transformers.BertConfig(**load_state(folder).config)
     model = transformers.BertForSequenceClassification.from_pretrained(folder, config=config).train()
     exempt = ("bias", "LayerNorm.weight")
-    optimizer = torch.optim.AdamW([
-        {"params": [p for n, p in model.named_parameters() if not n.endswith(exempt)], "weight_decay": 0.01},
-        {"params": [p for n, p in model.named_parameters() if n.endswith(exempt)], "weight_decay": 0.0},
-    ], lr=LEARNING_RATE, eps=1e-8)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for n, p in model.named_parameters() if not n.endswith(exempt)], "weight_decay": 0.01},
+            {"params": [p for n, p in model.named_parameters() if n.endswith(exempt)], "weight_decay": 0.0},
+        ],
+        lr=learning_rate,
+        eps=1e-8,
+    )
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, 20, len(batches))
     losses = []
     for batch in batches:
@@ -148,7 +161,7 @@ def theirs(folder, batches, level):
     return np.array(losses), model
 
 
-@pytest.mark.parametrize("level", [None, 0.35])
+@pytest.mark.parametrize("level", [None, 0.3])
 def test_two_hundred_real_steps_follow_pytorch(small, level):
     folder, batches = small
     assert len(batches) == 200

@@ -52,8 +52,9 @@ def test_linear_gradients(tokens, rng=np.random.default_rng(1)):
     x_reference = torch.tensor(x, requires_grad=True)
     (reference(x_reference) * torch.tensor(dy)).sum().backward()
     network = _Inner(layer, dy)
-    by_input, by_weights = ops.GradOperation(get_all=True, get_by_list=True)(network, ms.ParameterTuple(
-        [layer.weight, layer.bias]))(Tensor(x))
+    by_input, by_weights = ops.GradOperation(get_all=True, get_by_list=True)(
+        network, ms.ParameterTuple([layer.weight, layer.bias])
+    )(Tensor(x))
     close(by_input[0].asnumpy(), x_reference.grad)
     close(by_weights[0].asnumpy(), reference.weight.grad)
     close(by_weights[1].asnumpy(), reference.bias.grad)
@@ -101,7 +102,9 @@ def test_attention_gradient_under_dropout_equals_the_one_through_the_very_same_m
     references = [torch.tensor(x, requires_grad=True) for x in (query, key, value)]
     scores = references[0] @ references[1].transpose(-1, -2) + torch.tensor(bias)
     probabilities = scores.softmax(-1)
-    factor = torch.tensor(dropped.asnumpy()) / probabilities.detach().clamp_min(1e-30)  # 0 or 2: the mask that was drawn
+    factor = torch.tensor(dropped.asnumpy()) / probabilities.detach().clamp_min(
+        1e-30
+    )  # 0 or 2: the mask that was drawn
     real = torch.tensor(mask, dtype=torch.bool)[:, None, None, :].expand_as(factor)
     assert set(factor[real].round(decimals=3).tolist()) == {0.0, 2.0}
     expected = (probabilities * factor) @ references[2]

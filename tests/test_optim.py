@@ -33,8 +33,9 @@ def test_one_hundred_steps_equal_torch_adamw_with_warmup_and_decay():
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, 10, 100)
     for index in range(100):
         # from gradients as small as epsilon to large ones: epsilon must stand where PyTorch has it
-        gradients = [rng.standard_normal(x.shape).astype(np.float32) * np.float32(10.0 ** rng.integers(-9, 2))
-                     for x in start]
+        gradients = [
+            rng.standard_normal(x.shape).astype(np.float32) * np.float32(10.0 ** rng.integers(-9, 2)) for x in start
+        ]
         step(*map(Tensor, gradients))
         for parameter, gradient in zip(theirs, gradients, strict=True):
             parameter.grad = torch.tensor(gradient)

@@ -20,11 +20,19 @@ def test_public_names():
     from ckpt_convert import to_mindspore, to_pytorch
     from mindspore_floodx import BertConfig, BertForSequenceClassification, FloodingTrainOneStepCell, attack, train
 
-    for each in (BertConfig, BertForSequenceClassification, FloodingTrainOneStepCell, attack, train, to_mindspore,
-                 to_pytorch):
+    for each in (
+        BertConfig,
+        BertForSequenceClassification,
+        FloodingTrainOneStepCell,
+        attack,
+        train,
+        to_mindspore,
+        to_pytorch,
+    ):
         assert callable(each) and each.__doc__, each
     assert {"BertConfig", "BertForSequenceClassification", "FloodingTrainOneStepCell", "attack", "train"} <= set(
-        mindspore_floodx.__all__)
+        mindspore_floodx.__all__
+    )
     with pytest.raises(AttributeError, match="no attribute 'Bert'"):
         mindspore_floodx.Bert
 
@@ -45,8 +53,9 @@ def test_version_is_the_installed_one():
 @pytest.mark.parametrize("name", ["train", "data", "attack", "demo", "convert"])
 def test_console_commands(monkeypatch, name):
     """Every installed command leads to a module with a `main`, and run/ has a thin script for it."""
-    (entry,) = [point for point in importlib.metadata.entry_points(group="console_scripts")
-                if point.name == f"floodx-{name}"]
+    (entry,) = [
+        point for point in importlib.metadata.entry_points(group="console_scripts") if point.name == f"floodx-{name}"
+    ]
     assert entry.value == f"mindspore_floodx.cli.commands:{name}"
     opened = []
     monkeypatch.setattr(commands, "_run", opened.append)

@@ -11,17 +11,24 @@ from mindspore_floodx.settings import TrainSettings
 def run_folder(path, steps, epochs, **given):
     path.mkdir()
     (path / "config.yaml").write_text(yaml.safe_dump(TrainSettings(**given).to_dict()))
-    (path / "log.csv").write_text("step,epoch,loss,flooded,learning_rate,tokens_per_second\n" + "".join(
-        f"{step},{1 + (step - 1) * epochs // steps},{1 / step},0,2e-5,100\n" for step in range(1, steps + 1)))
-    (path / "epochs.csv").write_text("epoch,train_loss,eval_loss,eval_accuracy,seconds\n" + "".join(
-        f"{epoch},0.5,{0.5 + 0.1 * epoch},0.8,1\n" for epoch in range(1, epochs + 1)))
+    (path / "log.csv").write_text(
+        "step,epoch,loss,flooded,learning_rate,tokens_per_second\n"
+        + "".join(f"{step},{1 + (step - 1) * epochs // steps},{1 / step},0,2e-5,100\n" for step in range(1, steps + 1))
+    )
+    (path / "epochs.csv").write_text(
+        "epoch,train_loss,eval_loss,eval_accuracy,seconds\n"
+        + "".join(f"{epoch},0.5,{0.5 + 0.1 * epoch},0.8,1\n" for epoch in range(1, epochs + 1))
+    )
     return path
 
 
-@pytest.mark.parametrize("steps, epochs, given", [
-    (400, 10, {"method": "flooding", "flood_level": 0.1}),
-    (1, 1, {}),
-])
+@pytest.mark.parametrize(
+    "steps, epochs, given",
+    [
+        (400, 10, {"method": "flooding", "flood_level": 0.1}),
+        (1, 1, {}),
+    ],
+)
 def test_a_picture_is_drawn(tmp_path, monkeypatch, steps, epochs, given):
     import matplotlib.pyplot as plt
 

@@ -36,14 +36,22 @@ def test_what_is_written_and_when(tmp_path):
     folder.write_environment(given, {"train": {"sha256": "ab"}})
     folder.log_step(STEP)
     assert rows(folder.path / "log.csv") == [  # readable while the run goes on
-        {"step": "1", "epoch": "1", "loss": "0.6931472", "flooded": "0", "learning_rate": "2e-05",
-         "tokens_per_second": "1234.5"}]
+        {
+            "step": "1",
+            "epoch": "1",
+            "loss": "0.6931472",
+            "flooded": "0",
+            "learning_rate": "2e-05",
+            "tokens_per_second": "1234.5",
+        }
+    ]
     assert not (folder.path / "epochs.csv").exists()
     folder.log_epoch({"epoch": 1, "train_loss": 0.5, "eval_loss": 0.4, "eval_accuracy": 0.75, "seconds": 1.5}, step=1)
     folder.close()
     assert (folder.path / "log.csv").read_text().splitlines()[0] == ",".join(LOG_COLUMNS)
     assert (folder.path / "epochs.csv").read_text() == (
-        "epoch,train_loss,eval_loss,eval_accuracy,seconds\n1,0.5,0.4,0.75,1.5\n")
+        "epoch,train_loss,eval_loss,eval_accuracy,seconds\n1,0.5,0.4,0.75,1.5\n"
+    )
     assert TrainSettings(**yaml.safe_load((folder.path / "config.yaml").read_text())) == given
     environment = json.loads((folder.path / "environment.json").read_text())
     assert (environment["device"], environment["threads"], environment["seed"]) == ("CPU", 2, 7)
@@ -61,7 +69,12 @@ def test_tensorboard_shows_the_same_numbers(tmp_path):
     folder.close()
     events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
     assert set(events.Tags()["tensors"]) | set(events.Tags()["scalars"]) == {
-        "train/loss", "train/learning_rate", "train/tokens_per_second", "eval/loss", "eval/accuracy"}
+        "train/loss",
+        "train/learning_rate",
+        "train/tokens_per_second",
+        "eval/loss",
+        "eval/accuracy",
+    }
 
     def points(tag):
         if tag in events.Tags()["scalars"]:

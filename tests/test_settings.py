@@ -41,7 +41,11 @@ class TestThePapers:
         settings = TrainSettings()
         assert {name: getattr(settings, name) for name in PAPER} == PAPER
         assert (settings.dataset, settings.method, settings.flood_level, settings.batch_size) == (
-            "mrpc", "finetune", None, 16)
+            "mrpc",
+            "finetune",
+            None,
+            16,
+        )
         assert settings.output_dir == "runs/mrpc-finetune-0"
 
     @pytest.mark.parametrize("dataset", BATCH_SIZES)
@@ -70,9 +74,11 @@ class TestLayers:
         for kind in ("methods", "datasets"):
             (tmp_path / kind).mkdir()
         written(tmp_path / "methods" / "flooding.yaml", "flood_level: 1\nepochs: 1\nbatch_size: 1\nseed: 1\nthreads: 1")
-        written(tmp_path / "datasets" / "demo.yaml",
-                "epochs: 2\nbatch_size: 2\nseed: 2\nthreads: 2\nmethods:\n  flooding:\n    batch_size: 3\n    seed: 3\n"
-                "    threads: 3\n  finetune:\n    seed: 9")
+        written(
+            tmp_path / "datasets" / "demo.yaml",
+            "epochs: 2\nbatch_size: 2\nseed: 2\nthreads: 2\nmethods:\n  flooding:\n    batch_size: 3\n    seed: 3\n"
+            "    threads: 3\n  finetune:\n    seed: 9",
+        )
         monkeypatch.setattr("mindspore_floodx.settings.config_folder", lambda: tmp_path)
         return tmp_path
 
@@ -107,7 +113,8 @@ class TestLayers:
 class TestRefused:
     def test_unknown_keys_with_the_nearest_one(self, tmp_path):
         assert refused(resolve, {"flod_level": 1}) == (
-            "settings: 'flod_level' is not a setting (did you mean 'flood_level'?)")
+            "settings: 'flod_level' is not a setting (did you mean 'flood_level'?)"
+        )
         path = written(tmp_path / "my.yaml", "learning_rat: 1e-5")
         assert refused(resolve, {}, path) == f"{path}: 'learning_rat' is not a setting (did you mean 'learning_rate'?)"
         path = written(tmp_path / "my.yaml", "methods:\n  floodin:\n    epochs: 1")
@@ -115,16 +122,19 @@ class TestRefused:
         path = written(tmp_path / "my.yaml", "methods:\n  finetune:\n    epoch: 1")
         assert "methods: finetune: 'epoch' is not a setting (did you mean 'epochs'?)" in refused(resolve, {}, path)
 
-    @pytest.mark.parametrize("text, said", [
-        ("just words", "holds no `setting: value` lines"),
-        ("- epochs", "holds no `setting: value` lines"),
-        ("epochs: [", "is not valid YAML"),
-        ("x: !!python/object/apply:os.system ['true']", "is not valid YAML"),
-        ("methods: 3", "methods holds 3"),
-        ("methods:\n  flooding:", "flooding holds no `setting: value` lines"),
-        ("methods:\n  flooding: [1]", "flooding holds no `setting: value` lines"),
-        ("3: 4", "'3' is not a setting"),
-    ])
+    @pytest.mark.parametrize(
+        "text, said",
+        [
+            ("just words", "holds no `setting: value` lines"),
+            ("- epochs", "holds no `setting: value` lines"),
+            ("epochs: [", "is not valid YAML"),
+            ("x: !!python/object/apply:os.system ['true']", "is not valid YAML"),
+            ("methods: 3", "methods holds 3"),
+            ("methods:\n  flooding:", "flooding holds no `setting: value` lines"),
+            ("methods:\n  flooding: [1]", "flooding holds no `setting: value` lines"),
+            ("3: 4", "'3' is not a setting"),
+        ],
+    )
     def test_files_that_are_no_settings(self, tmp_path, text, said):
         path = written(tmp_path / "my.yaml", text)
         message = refused(resolve, {}, path)
@@ -136,33 +146,39 @@ class TestRefused:
         (tmp_path / "my.yaml").write_bytes(b"epochs: \xff")
         assert "not valid YAML" in refused(resolve, {}, tmp_path / "my.yaml")
 
-    @pytest.mark.parametrize("given, said", [
-        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
-        ({"epochs": 2.0}, "epochs is 2.0; expected a whole number"),
-        ({"epochs": "3"}, "epochs is '3'; expected a whole number"),
-        ({"epochs": True}, "epochs is True; expected a whole number"),
-        ({"epochs": None}, "epochs is None; expected a whole number"),
-        ({"batch_size": -1}, "batch_size is -1"),
-        ({"threads": 0}, "threads is 0"),
-        ({"max_train_examples": 0}, "max_train_examples is 0"),
-        ({"learning_rate": "fast"}, "learning_rate is 'fast'; expected a number"),
-        ({"learning_rate": True}, "learning_rate is True; expected a number"),
-        ({"learning_rate": 0}, "learning_rate is 0.0; it must be above 0"),
-        ({"learning_rate": float("nan")}, "learning_rate is nan; expected a finite number"),
-        ({"learning_rate": "inf"}, "learning_rate is inf; expected a finite number"),
-        ({"max_grad_norm": 0}, "max_grad_norm is 0.0; it must be above 0"),
-        ({"warmup_ratio": 1.1}, "warmup_ratio is 1.1; it must lie between 0 and 1"),
-        ({"weight_decay": -0.1}, "weight_decay must not be negative"),
-        ({"seed": -1}, "seed must lie between 0 and 2147483647"),
-        ({"seed": 2**31}, "seed must lie between 0 and 2147483647"),
-        ({"dataset": 5}, "dataset is 5; expected text"),
-        ({"overwrite": "yes"}, "overwrite is 'yes'; expected true or false"),
-        ({"method": "floding"}, r"method is 'floding' (did you mean 'flooding'?); choose one of finetune, flooding"),
-        ({"device": "gpu "}, "device is 'gpu '"),
-        ({"method": "finetune", "flood_level": 0.1}, "add --method flooding"),
-        ({"method": "flooding", "flood_level": -0.1}, "needs a flood_level of 0 or more (it is -0.1)"),
-        ({"method": "flooding", "flood_level": None}, "needs a flood_level of 0 or more (it is None)"),
-    ])
+    @pytest.mark.parametrize(
+        "given, said",
+        [
+            ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+            ({"epochs": 2.0}, "epochs is 2.0; expected a whole number"),
+            ({"epochs": "3"}, "epochs is '3'; expected a whole number"),
+            ({"epochs": True}, "epochs is True; expected a whole number"),
+            ({"epochs": None}, "epochs is None; expected a whole number"),
+            ({"batch_size": -1}, "batch_size is -1"),
+            ({"threads": 0}, "threads is 0"),
+            ({"max_train_examples": 0}, "max_train_examples is 0"),
+            ({"learning_rate": "fast"}, "learning_rate is 'fast'; expected a number"),
+            ({"learning_rate": True}, "learning_rate is True; expected a number"),
+            ({"learning_rate": 0}, "learning_rate is 0.0; it must be above 0"),
+            ({"learning_rate": float("nan")}, "learning_rate is nan; expected a finite number"),
+            ({"learning_rate": "inf"}, "learning_rate is inf; expected a finite number"),
+            ({"max_grad_norm": 0}, "max_grad_norm is 0.0; it must be above 0"),
+            ({"warmup_ratio": 1.1}, "warmup_ratio is 1.1; it must lie between 0 and 1"),
+            ({"weight_decay": -0.1}, "weight_decay must not be negative"),
+            ({"seed": -1}, "seed must lie between 0 and 2147483647"),
+            ({"seed": 2**31}, "seed must lie between 0 and 2147483647"),
+            ({"dataset": 5}, "dataset is 5; expected text"),
+            ({"overwrite": "yes"}, "overwrite is 'yes'; expected true or false"),
+            (
+                {"method": "floding"},
+                r"method is 'floding' (did you mean 'flooding'?); choose one of finetune, flooding",
+            ),
+            ({"device": "gpu "}, "device is 'gpu '"),
+            ({"method": "finetune", "flood_level": 0.1}, "add --method flooding"),
+            ({"method": "flooding", "flood_level": -0.1}, "needs a flood_level of 0 or more (it is -0.1)"),
+            ({"method": "flooding", "flood_level": None}, "needs a flood_level of 0 or more (it is None)"),
+        ],
+    )
     def test_types_and_ranges(self, given, said):
         assert said in refused(resolve, given)
 

@@ -61,8 +61,16 @@ class TestTheRunFolder:
     def test_everything_is_there(self, finished):
         run, settings, _ = finished
         assert {path.name for path in run.iterdir()} == {
-            "config.yaml", "environment.json", "log.csv", "epochs.csv", "checkpoint", "checkpoints", "export", "plots",
-            "tensorboard"}
+            "config.yaml",
+            "environment.json",
+            "log.csv",
+            "epochs.csv",
+            "checkpoint",
+            "checkpoints",
+            "export",
+            "plots",
+            "tensorboard",
+        }
         assert TrainSettings(**yaml.safe_load((run / "config.yaml").read_text())) == settings
         assert settings.dataset == "custom"
         environment = json.loads((run / "environment.json").read_text())
@@ -111,8 +119,10 @@ class TestTheRunFolder:
 
     def test_a_checkpoint_for_each_epoch_when_asked(self, finished):
         run, _, _ = finished
-        first, second = (BertForSequenceClassification.from_pretrained(run / "checkpoints" / f"epoch-{epoch}").state()
-                         for epoch in (1, 2))
+        first, second = (
+            BertForSequenceClassification.from_pretrained(run / "checkpoints" / f"epoch-{epoch}").state()
+            for epoch in (1, 2)
+        )
         assert bits(second) == bits(weights(run)) and bits(first) != bits(second)
 
 
@@ -128,14 +138,17 @@ class TestTheExport:
             logits = model(**tokenizer([row["review"] for row in test], padding=True, return_tensors="pt")).logits
         last = rows(run / "epochs.csv")[-1]
         assert float(last["eval_loss"]) == pytest.approx(
-            torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+            torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5
+        )
         assert float(last["eval_accuracy"]) == pytest.approx((logits.argmax(1) == labels).float().mean().item())
 
     def test_a_pipeline_answers_in_the_users_words(self, finished):
         run, _, _ = finished
         classify = transformers.pipeline("text-classification", model=str(run / "export"))
         assert {answer["label"] for answer in classify(["A good film.", "A bad film."], top_k=None)[0]} == {
-            "bad", "good"}
+            "bad",
+            "good",
+        }
 
     def test_the_weights_are_the_checkpoints(self, finished):
         run, _, _ = finished
@@ -155,7 +168,8 @@ class TestSeeds:
             assert column(again, name) == column(finished[0], name)
         assert bits(weights(again)) == bits(weights(finished[0]))
         assert [row["eval_loss"] for row in rows(again / "epochs.csv")] == [
-            row["eval_loss"] for row in rows(finished[0] / "epochs.csv")]
+            row["eval_loss"] for row in rows(finished[0] / "epochs.csv")
+        ]
 
     def test_another_seed_is_another_run(self, given, finished, small):
         other = train(**given | {"seed": 1, "output_dir": str(small / "seed1")})
@@ -169,8 +183,15 @@ class TestSeeds:
         # the first new minimum at a step whose rate is above 0, and a level that only this step's loss is below
         step = next(index for index in range(1, 9) if plain[index] < lowest[index - 1])
         level = (plain[step] + lowest[step - 1]) / 2
-        flooded = train(**given | {"method": "flooding", "flood_level": float(level),
-                                   "output_dir": str(small / "flooding"), "dataset": "reviews"})
+        flooded = train(
+            **given
+            | {
+                "method": "flooding",
+                "flood_level": float(level),
+                "output_dir": str(small / "flooding"),
+                "dataset": "reviews",
+            }
+        )
         losses = column(flooded, "loss")
         assert losses[: step + 1] == column(finished[0], "loss")[: step + 1]
         assert losses[step + 1] != column(finished[0], "loss")[step + 1]
@@ -194,8 +215,10 @@ class TestStopped:
     def test_a_last_step_that_ruins_the_model(self, given, small):
         run = small / "ruined"
         with pytest.raises(UserError, match=r"the loss is (nan|inf) at the evaluation after epoch 1"):
-            train(**given | {"learning_rate": 1e30, "warmup_ratio": 0.0, "epochs": 1, "batch_size": 64,
-                             "output_dir": str(run)})
+            train(
+                **given
+                | {"learning_rate": 1e30, "warmup_ratio": 0.0, "epochs": 1, "batch_size": 64, "output_dir": str(run)}
+            )
         assert len(rows(run / "log.csv")) == 1 and not (run / "checkpoint").exists()
 
     def test_more_tokens_than_positions(self, given, small):
@@ -204,13 +227,19 @@ class TestStopped:
 
 
 class TestWhatToTrainOn:
-    @pytest.mark.parametrize("change, said", [
-        ({"label_column": None}, "need all three of --train, --text-column and --label-column"),
-        ({"train_file": None}, "need all three"),
-        ({"eval_file": None}, "--eval-file FILE"),
-        ({"text_column": "revue"}, "revue"),
-        ({"text_column": None, "label_column": None, "dataset": "sst"}, r"no data set 'sst' \(did you mean 'sst2'\?\)"),
-    ])
+    @pytest.mark.parametrize(
+        "change, said",
+        [
+            ({"label_column": None}, "need all three of --train, --text-column and --label-column"),
+            ({"train_file": None}, "need all three"),
+            ({"eval_file": None}, "--eval-file FILE"),
+            ({"text_column": "revue"}, "revue"),
+            (
+                {"text_column": None, "label_column": None, "dataset": "sst"},
+                r"no data set 'sst' \(did you mean 'sst2'\?\)",
+            ),
+        ],
+    )
     def test_refused(self, given, small, change, said):
         with pytest.raises(UserError, match=said):
             train(**{"output_dir": str(small / "none")} | given | change)
@@ -227,8 +256,17 @@ class TestWhatToTrainOn:
 
 def test_real_mrpc_pairs(shared_data, given, small):
     """Pairs from the official files with F1 beside accuracy: what PyTorch gives with the exported model."""
-    run = train(dataset="mrpc", data_dir=str(shared_data / "glue"), max_train_examples=32, epochs=1, max_length=64,
-                learning_rate=1e-3, model=given["model"], threads=1, output_dir=str(small / "mrpc"))
+    run = train(
+        dataset="mrpc",
+        data_dir=str(shared_data / "glue"),
+        max_train_examples=32,
+        epochs=1,
+        max_length=64,
+        learning_rate=1e-3,
+        model=given["model"],
+        threads=1,
+        output_dir=str(small / "mrpc"),
+    )
     assert len(rows(run / "log.csv")) == 2
     (epoch,) = rows(run / "epochs.csv")
     assert list(epoch) == [*EPOCHS[:-1], "eval_f1", "seconds"]

@@ -19,8 +19,14 @@ def make_training_files(folder: Path, minilm_folder: Path) -> dict[str, Any]:
     from mindspore_floodx.demo_corpus import generate
 
     ms.set_seed(0)
-    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48,
-                        max_position_embeddings=64, initializer_range=0.1)
+    config = BertConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        initializer_range=0.1,
+    )
     BertForSequenceClassification(config).save_pretrained(folder / "model")
     for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(minilm_folder / name, folder / "model")
