@@ -3,8 +3,9 @@
     python benchmarks/mrpc_parity.py --data-dir DIR            # hours on a CPU; goes on where it was stopped
     python benchmarks/mrpc_parity.py --data-dir DIR --report   # only the comparison, from the runs that are finished
 
-Runs `run/train.py` for fine-tuning and flooding and each seed (a finished run folder is kept), compares the last epoch
-with the runs of benchmarks/pytorch_baseline.py, and writes results/mrpc_parity.json and .md.
+Runs `run/train.py` (which converts and verifies) and `run/attack.py` for fine-tuning and flooding and each seed,
+compares the last epoch with the runs of benchmarks/pytorch_baseline.py, and writes results/mrpc_parity.json and .md. A
+run that is in the result file, or whose folder is finished, is not made again.
 """
 
 from __future__ import annotations
@@ -58,18 +59,26 @@ def folder(arguments, method: str, seed: int) -> Path:
     return arguments.runs / f"mrpc-{method}-{seed}"
 
 
-def ours(arguments, method: str, seed: int) -> dict | None:
+def attack(arguments, method: str, seed: int) -> None:
+    resources = ["--resources", "standin", "--neighbours", str(arguments.neighbours)] if arguments.neighbours else []
+    command = [sys.executable, str(ROOT / "run/attack.py"), str(folder(arguments, method, seed))]
+    subprocess.run([*command, "--attack", arguments.attack, *resources], check=True)
+
+
+def ours(arguments, method: str, seed: int, kept: list[dict]) -> dict | None:
+    """The figures of a finished run: from its folder, else from the result file of an earlier call."""
     run = folder(arguments, method, seed)
     if not (run / "export").exists():
-        return None
+        return next((row for row in kept if (row["method"], row["seed"]) == (method, seed)), None)
     steps, epochs = pd.read_csv(run / "log.csv"), pd.read_csv(run / "epochs.csv")
-    last = epochs.iloc[-1]
+    last, summary = epochs.iloc[-1], run / "attacks" / arguments.attack / "summary.json"
     return {
         "seed": seed,
         "method": method,
         **{name: float(last[name]) for name in METRICS},
         "flooded_steps": int(steps["flooded"].sum()),
         "steps": len(steps),
+        "attack": json.loads(summary.read_text()) if summary.exists() else None,
     }
 
 
@@ -87,9 +96,18 @@ def theirs(path: Path) -> list[dict]:
     ]
 
 
+def earlier(arguments) -> list[dict]:
+    path = arguments.output.with_suffix(".json")
+    return json.loads(path.read_text())["mindspore"] if path.exists() else []
+
+
 def report(arguments) -> None:
+    kept = earlier(arguments)
     mindspore = [
-        row for method in ("finetune", "flooding") for seed in arguments.seeds if (row := ours(arguments, method, seed))
+        row
+        for method in ("finetune", "flooding")
+        for seed in arguments.seeds
+        if (row := ours(arguments, method, seed, kept))
     ]
     pytorch = theirs(arguments.pytorch)
     rows, verdicts = [], []
@@ -149,13 +167,34 @@ def report(arguments) -> None:
         )
         for v in verdicts
     ]
+    attacked = [attack_cells(row) for row in mindspore if row["attack"]]
+    columns = ["method", "seed", "attack", "Clean%", "Aua%", "Suc%", "#Query", "examples"]
+    attacks = tabulate(attacked, columns, "github", disable_numparse=True) if attacked else "No run was attacked yet."
     write_text(
         arguments.output.with_suffix(".md"),
         "# MRPC: MindSpore against a plain PyTorch loop\n\nMiniLM, the whole training set, "
         f"{arguments.epochs} epochs, last epoch, means over the seeds that both have finished. Written by "
-        "`python benchmarks/mrpc_parity.py`.\n\n" + table + "\n\n" + "\n".join(lines) + "\n",
+        "`python benchmarks/mrpc_parity.py`.\n\n"
+        + table
+        + "\n\n"
+        + "\n".join(lines)
+        + "\n\n## The MindSpore runs under attack\n\nEvery run was converted, verified and attacked with "
+        "`run/attack.py`.\n\n" + attacks + "\n",
     )
-    print(table, *lines, sep="\n")
+    print(table, *lines, attacks, sep="\n")
+
+
+def attack_cells(row: dict) -> list:
+    summary = row["attack"]
+    names = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate")
+    return [
+        row["method"],
+        row["seed"],
+        f"{summary['attack']} ({summary['resources']} resources)",
+        *(f"{100 * summary[name]:.1f}" for name in names),
+        f"{summary['avg_queries']:.1f}",
+        summary["num_examples"],
+    ]
 
 
 def main() -> None:
@@ -165,6 +204,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--flood-level", type=float, default=0.1)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--attack", default="textfooler")
+    parser.add_argument("--neighbours", type=Path, help="attack with stand-in resources and these neighbour lists")
     parser.add_argument("--runs", type=Path, default=Path("runs/parity"))
     parser.add_argument(
         "--pytorch",
@@ -178,8 +219,11 @@ def main() -> None:
     if not arguments.report:
         for seed in arguments.seeds:
             for method in ("finetune", "flooding"):
-                if ours(arguments, method, seed) is None:
+                row = ours(arguments, method, seed, earlier(arguments))
+                if row is None:
                     train(arguments, method, seed)
+                if row is None or row["attack"] is None:
+                    attack(arguments, method, seed)
                 report(arguments)
     report(arguments)
 

@@ -19,7 +19,7 @@ from mindspore.common.initializer import Normal
 
 from . import model_config, pretrained
 from .errors import UserError
-from .layers import Attention, Gelu, Linear, padding_bias
+from .layers import Attention, Dropout, Gelu, Linear, Tanh, padding_bias
 
 
 @dataclass
@@ -98,7 +98,7 @@ class BertEmbeddings(nn.Cell):
         self.position_embeddings = _embedding(config.max_position_embeddings, config)
         self.token_type_embeddings = _embedding(config.type_vocab_size, config)
         self.LayerNorm = _layer_norm(config)
-        self.dropout = nn.Dropout(p=config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def construct(self, input_ids, token_type_ids, perturbation=None):  # (B, L) -> (B, L, H)
         words = self.word_embeddings(input_ids)
@@ -140,7 +140,7 @@ class BertOutput(nn.Cell):
         super().__init__()
         self.dense = Linear(in_size, config.hidden_size)
         self.LayerNorm = _layer_norm(config)
-        self.dropout = nn.Dropout(p=config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def construct(self, x, residual):  # (T, in), (T, H) -> (T, H)
         return self.LayerNorm(self.dropout(self.dense(x)) + residual)
@@ -195,9 +195,10 @@ class BertPooler(nn.Cell):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.activation = Tanh()
 
     def construct(self, first):  # (B, H), the state of [CLS] -> (B, H)
-        return ops.tanh(self.dense(first))
+        return self.activation(self.dense(first))
 
 
 class BertModel(nn.Cell):
@@ -232,7 +233,7 @@ class BertForSequenceClassification(nn.Cell):
         self.tokenizer_folder: Path | None = None
         self.bert = BertModel(config)
         rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-        self.dropout = nn.Dropout(p=rate)
+        self.dropout = Dropout(rate)
         self.classifier = Linear(config.hidden_size, config.num_labels)
         for cell in self.cells_and_names():
             if isinstance(cell[1], Linear):

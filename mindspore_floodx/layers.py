@@ -1,16 +1,20 @@
-"""The four operations BERT spends its time in, with gradients written out by hand.
+"""What BERT is made of where MindSpore's own operation is slow, not exact or not reproducible on a CPU.
 
-Why not leave them to automatic differentiation: the derived gradients go through MindSpore's CPU kernels for scalar
-division, broadcast subtraction, row sums and bias gradients, each ten times slower than the kernels used here
-(docs/performance.md has the profile). The mathematics is the textbook's; tests/test_layers.py holds every gradient
-against PyTorch. Shapes: T tokens = batch x length, B batch, N heads, L length, D head size.
+`Linear`, `Gelu` and `Attention` have gradients written out by hand: the derived ones go through MindSpore's CPU kernels
+for scalar division, broadcast subtraction, row sums and bias gradients, each ten times slower than the kernels used
+here (docs/performance.md has the profile). `Tanh` is exact, and `Dropout` draws the same masks in every run.
+
+The mathematics is the textbook's; tests/test_layers.py holds every gradient against PyTorch. Shapes: T tokens = batch x
+length, B batch, N heads, L length, D head size.
 """
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops.operations import _grad_ops
 
@@ -74,6 +78,58 @@ class Gelu(nn.Cell):
         return self.function(x)[0]
 
 
+class _TanhFunction(nn.Cell):
+    """tanh |x| = (1 - e) / (1 + e) with e = exp(-2 |x|), which cannot overflow; the gradient is 1 - tanh^2."""
+
+    def __init__(self):
+        super().__init__()
+        self.expm1 = ops.Expm1()
+
+    def construct(self, x):
+        below = self.expm1(ops.abs(x) * -2.0)  # e - 1, exact near 0 too
+        return ops.sign(x) * (-below / (below + 2.0))
+
+    def bprop(self, x, y, dy):
+        return (dy * (1.0 - y * y),)
+
+
+class Tanh(nn.Cell):
+    """tanh; any shape. MindSpore's CPU kernel is off by up to 1e-4 where a trained pooler works, beyond |x| = 4."""
+
+    def __init__(self):
+        super().__init__()
+        self.function = _TanhFunction()
+
+    def construct(self, x):
+        return self.function(x)
+
+
+class Dropout(nn.Cell):
+    """Dropout whose masks depend on nothing but the seed; any shape.
+
+    MindSpore's own draws with one generator from several threads, whose number it chooses by timing the first calls,
+    so that two runs with one seed differ after the fifth step. Here a normal number is drawn for each element and
+    compared with the quantile of `p`: MindSpore's CPU kernel draws normal numbers faster than uniform ones.
+
+    Args:
+        p: probability of an element to become 0; the others are divided by 1 - p. The seed of the masks is drawn from
+            NumPy's global generator, which `mindspore.set_seed` seeds.
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+        self.normal = ops.StandardNormal(int(np.random.randint(1, 2**31 - 1)))
+        self.quantile = NormalDist().inv_cdf(p) if p > 0 else -math.inf
+        self.scale = 1.0 / (1.0 - p)
+
+    def construct(self, x):
+        if not self.training or self.p == 0:
+            return x
+        kept = (self.normal(ops.shape(x)) > self.quantile).astype(x.dtype)
+        return x * ops.stop_gradient(kept * self.scale)
+
+
 class _AttentionFunction(nn.Cell):
     """Scaled dot-product attention with dropout on the probabilities (Vaswani et al., 2017, eq. 1).
 
@@ -90,14 +146,11 @@ class _AttentionFunction(nn.Cell):
         self.log_softmax = ops.LogSoftmax(-1)
         self.log_softmax_grad = _grad_ops.LogSoftmaxGrad(-1)
         self.exp = ops.Exp()
-        self.rate = dropout
-        self.dropout = nn.Dropout(p=dropout)
+        self.dropout = Dropout(dropout)
 
     def construct(self, query, key, value, bias):  # (B, N, L, D) three times, (B, 1, 1, L) -> (B, N, L, D), kept
         log_probabilities = self.log_softmax(self.matmul_transpose_b(query, key) + bias)  # (B, N, L, L)
-        dropped = self.exp(log_probabilities)
-        if self.rate > 0:
-            dropped = self.dropout(dropped)
+        dropped = self.dropout(self.exp(log_probabilities))
         return self.matmul(dropped, value), log_probabilities, dropped
 
     def bprop(self, query, key, value, bias, out, dout):

@@ -7,7 +7,7 @@ import torch
 from mindspore import Tensor, nn, ops
 
 from mindspore_floodx.device import use_device
-from mindspore_floodx.layers import Attention, Gelu, Linear, _AttentionFunction, padding_bias
+from mindspore_floodx.layers import Attention, Dropout, Gelu, Linear, Tanh, _AttentionFunction, padding_bias
 
 use_device("CPU", 1)
 
@@ -99,20 +99,22 @@ def test_attention_gradient_under_dropout_equals_the_one_through_the_very_same_m
     kept.set_train()
     bias = padding_bias(Tensor(mask)).asnumpy()
     (context, log_probabilities, dropped), ours = kept(*map(Tensor, (query, key, value, bias, dy)))
-    references = [torch.tensor(x, requires_grad=True) for x in (query, key, value)]
+    references = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (query, key, value)]
     scores = references[0] @ references[1].transpose(-1, -2) + torch.tensor(bias)
     probabilities = scores.softmax(-1)
-    factor = torch.tensor(dropped.asnumpy()) / probabilities.detach().clamp_min(
-        1e-30
-    )  # 0 or 2: the mask that was drawn
+    ratio = torch.tensor(dropped.asnumpy()) / probabilities.detach().clamp_min(1e-30)
+    factor = ratio.round()  # exactly 0 or 2: the mask that was drawn
     real = torch.tensor(mask, dtype=torch.bool)[:, None, None, :].expand_as(factor)
-    assert set(factor[real].round(decimals=3).tolist()) == {0.0, 2.0}
+    assert set(factor[real].tolist()) == {0.0, 2.0}
+    assert (ratio - factor)[real].abs().max() < 1e-4
     expected = (probabilities * factor) @ references[2]
     (expected * torch.tensor(dy)).sum().backward()
     close(context.asnumpy(), expected, 1e-5)
     close(np.exp(log_probabilities.asnumpy()), probabilities)
     for gradient, reference in zip(ours[:3], references, strict=True):
-        close(gradient.asnumpy(), reference.grad, 1e-5)
+        # MindSpore's CPU kernels of exp and log-softmax are off by 6e-6 and 4e-6 (relative, absolute; measured)
+        error = np.abs(gradient.asnumpy() - reference.grad.numpy()).max()
+        assert error <= 3e-5 * reference.grad.abs().max().item()
 
 
 def test_a_row_of_nothing_but_padding_gives_no_nan():
@@ -120,3 +122,60 @@ def test_a_row_of_nothing_but_padding_gives_no_nan():
     query, key, value = (x[:1, :, :4] for x in attention_inputs()[:3])
     bias = padding_bias(Tensor(mask)).asnumpy()
     assert np.isfinite(Attention(4, 0.0)(*map(Tensor, (query, key, value, bias))).asnumpy()).all()
+
+
+def test_tanh_and_its_gradient_are_exact_on_the_flat_ends_too():
+    x = np.concatenate([np.linspace(-12, 12, 2401), [0.0, -0.0, 60.0, -60.0, 1e-30, 3e-4, -1e-3]]).astype(np.float32)
+    exact = np.tanh(x.astype(np.float64))
+    assert np.abs(Tanh()(Tensor(x)).asnumpy() - exact).max() <= 5e-7
+    assert np.abs(ops.GradOperation()(Tanh())(Tensor(x)).asnumpy() - (1 - exact**2)).max() <= 1e-6
+
+
+def masks(seed, p=0.1, calls=20, shape=(60, 500)):
+    """Returns the outputs for ones of two cells, one after the other, in each call."""
+    ms.set_seed(seed)
+    cells = [Dropout(p).set_train() for _ in range(2)]
+    for cell in cells:
+        cell.set_inputs(Tensor(shape=[None, None], dtype=ms.float32))
+    ones = Tensor(np.ones(shape, np.float32))
+    return np.array([[cell(ones).asnumpy() for cell in cells] for _ in range(calls)])
+
+
+def test_dropout_draws_the_same_masks_for_the_same_seed_only():
+    first = masks(0)
+    np.testing.assert_array_equal(first, masks(0))
+    assert len({mask.tobytes() for mask in first.reshape(40, -1)}) == 40
+    assert (first != masks(1)).any(axis=(2, 3)).all()
+
+
+def test_dropout_keeps_its_share_independently_and_scales():
+    for p in (0.1, 0.5):
+        drawn = masks(2, p)
+        assert set(np.unique(drawn)) == {np.float32(0), np.float32(1 / (1 - p))}
+        kept = drawn > 0
+        deviation = np.sqrt(p * (1 - p) / kept.size)
+        assert abs(kept.mean() - (1 - p)) < 4 * deviation
+        flat = kept.reshape(40, -1) - (1 - p)
+        correlation = np.corrcoef(flat) - np.eye(40)  # between calls and between cells
+        assert np.abs(correlation).max() < 5 / np.sqrt(flat.shape[1])
+        row = flat[0]
+        assert abs((row[1:] * row[:-1]).mean()) < 5 * p * (1 - p) / np.sqrt(len(row))  # between neighbours
+
+
+def test_dropout_passes_the_gradient_of_what_was_kept_and_rests_outside_training():
+    class Both(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.dropout = Dropout(0.5)
+
+        def construct(self, x):
+            y = self.dropout(x)
+            return y.sum(), y
+
+    cell = Both().set_train()
+    gradient, y = ops.grad(cell, has_aux=True)(Tensor(np.full((40, 50), 3.0, np.float32)))
+    np.testing.assert_array_equal(y[0].asnumpy() if isinstance(y, tuple) else y.asnumpy(), 3 * gradient.asnumpy())
+    assert set(np.unique(gradient.asnumpy())) == {0.0, 2.0}
+    x = Tensor(np.arange(6, dtype=np.float32))
+    for still in (Dropout(0.5).set_train(False), Dropout(0.0).set_train()):
+        np.testing.assert_array_equal(still(x).asnumpy(), x.asnumpy())
