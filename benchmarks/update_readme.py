@@ -70,12 +70,17 @@ def train_step(results: Path) -> str:
         )
         for row in report["rows"]
     ]
+    largest = {row["model"]: row for row in sorted(report["rows"], key=lambda row: row["mindspore_peak_gigabytes"])}
+    memory = ", ".join(
+        f"{model} {row['mindspore_peak_gigabytes']:.1f} GB and {row['compile_seconds']:.0f} s"
+        for model, row in largest.items()
+    )
     columns = ("model", "task", "batch", "length", "MindSpore tokens/s", "PyTorch tokens/s", "ratio", "share of matmul")
     alignment = ("left", "left", *["right"] * 6)
     text = tabulate(rows, columns, "github", disable_numparse=True, colalign=alignment)
     return (
         f"{text}\n\n`{report['command'].strip()}`, {report['threads']} CPU threads, medians of {report['rounds']} "
-        "rounds; [results/train_step.json](results/train_step.json)."
+        f"rounds. MindSpore's largest memory and its time to compile: {memory}. [results/train_step.json](results/train_step.json)."
     )
 
 

@@ -64,8 +64,10 @@ def test_means_are_over_the_seeds_that_both_have(script, tmp_path):
 def test_speed_is_shown_with_its_spread(script, tmp_path):
     row = {"model": "minilm", "task": "train", "batch": 16, "length": 32, "mindspore_share_of_peak": 0.456}
     row |= {"mindspore_tokens_per_second": 1234.4, "pytorch_tokens_per_second": 1000.0}
-    row |= {"ratio_median": 1.234, "ratio_min": 1.1, "ratio_max": 1.4}
+    row |= {"ratio_median": 1.234, "ratio_min": 1.1, "ratio_max": 1.4, "mindspore_peak_gigabytes": 1.5}
+    row |= {"compile_seconds": 6.2}
     report = {"command": "python benchmarks/train_step.py", "threads": 2, "rounds": 5, "rows": [row]}
     (tmp_path / "train_step.json").write_text(json.dumps(report))
     text = script.updated("<!-- train-step:begin -->\n<!-- train-step:end -->", tmp_path)
     assert "1,234 |" in text and "1.23 (1.10 to 1.40)" in text and "46% |" in text
+    assert "minilm 1.5 GB and 6 s." in text
