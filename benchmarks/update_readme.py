@@ -80,7 +80,8 @@ def train_step(results: Path) -> str:
     text = tabulate(rows, columns, "github", disable_numparse=True, colalign=alignment)
     return (
         f"{text}\n\n`{report['command'].strip()}`, {report['threads']} CPU threads, medians of {report['rounds']} "
-        f"rounds. MindSpore's largest memory and its time to compile: {memory}. [results/train_step.json](results/train_step.json)."
+        f"rounds. MindSpore's largest memory and its time to compile: {memory}. "
+        "[results/train_step.json](results/train_step.json)."
     )
 
 
