@@ -92,7 +92,6 @@ class _Training:
         self.folder.write_environment(settings, _fingerprints(dataset))
         self.steps_per_epoch = -(-len(self.train_set) // settings.batch_size)
         self.total_steps = self.steps_per_epoch * settings.epochs
-        self.say = print if sys.stderr is not None else (lambda *_: None)
         self._build(model_folder)
 
     def _build(self, model_folder: Path) -> None:
@@ -126,7 +125,7 @@ class _Training:
 
     def run(self) -> Path:
         settings = self.settings
-        self.say(self._describe())
+        print(self._describe())
         try:
             with stoppable():
                 self._compile()
@@ -171,7 +170,7 @@ class _Training:
         self.compile_seconds = time.perf_counter() - started
         self.evaluator.compile()
         self.compile_seconds = time.perf_counter() - started
-        self.say(f"compiled in {self.compile_seconds:.1f} s, for every batch size and length")
+        print(f"compiled in {self.compile_seconds:.1f} s, for every batch size and length")
 
     def _batches(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
         order = epoch_order(len(self.train_set), self.settings.seed, epoch)
@@ -229,7 +228,7 @@ class _Training:
         checkpoint = self.folder.path / "checkpoint"
         self.model.save_pretrained(checkpoint)
         report = to_pytorch(checkpoint, self.folder.path / "export", verify=True)
-        self.say(
+        print(
             f"exported to {self.folder.path / 'export'}; "
             f"largest logit difference to PyTorch {report.max_logit_difference:.1e}"
         )
