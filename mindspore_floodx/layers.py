@@ -107,8 +107,8 @@ class Tanh(nn.Cell):
 class Dropout(nn.Cell):
     """Dropout whose masks depend on nothing but the seed; any shape.
 
-    MindSpore's own draws with one generator from several threads, whose number it chooses by timing the first calls,
-    so that two runs with one seed differ after the fifth step. Here a normal number is drawn for each element and
+    Two runs of MindSpore's own with one seed give different masks after the fifth call on a CPU, as if it drew from
+    several threads whose number it picks by timing. Here a normal number is drawn for each element and
     compared with the quantile of `p`: MindSpore's CPU kernel draws normal numbers faster than uniform ones.
 
     Args:
@@ -179,12 +179,12 @@ class Attention(nn.Cell):
 
 
 def padding_bias(attention_mask: Tensor) -> Tensor:
-    """Returns what is added to the attention scores: 0 where `attention_mask` [B, L] is 1, else the lowest float32.
+    """Returns what is added to the attention scores: 0 where `attention_mask` [B, L] is 1, else -1e30.
 
     Shape [B, 1, 1, L]. A padded position then has probability exactly 0, so padding cannot change a logit.
     """
     batch, length = attention_mask.shape
-    # Not quite the lowest number: added to a negative score that would overflow to -inf, and -inf in a whole row
+    # Not the lowest float32: added to a negative score that would overflow to -inf, and -inf in a whole row
     # (a row of nothing but padding) would make NaN.
     lowest = -1e30
     return ((1.0 - attention_mask.astype(ms.float32)) * lowest).reshape((batch, 1, 1, length))
