@@ -13,6 +13,7 @@ share of the matrix product's speed, compile seconds and the largest memory of e
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -116,23 +117,27 @@ class PyTorchSide:
             self.model(**{k: v for k, v in self._batch(arrays).items() if k != "labels"})
 
 
-def serve(side: str, model: str, threads: int) -> None:
-    """The child: takes `task batch length` lines on stdin and answers with the seconds of one pass."""
-    worker = (MindSporeSide if side == "mindspore" else PyTorchSide)(model, threads)
+SIDES = {"mindspore": MindSporeSide, "pytorch": PyTorchSide}
+
+
+def serve(worker, arrays_of) -> None:
+    """The child: takes lines on stdin, a task and what `arrays_of` needs, and answers with the seconds of one pass."""
     print(json.dumps({"compile_seconds": worker.compile_seconds}), flush=True)
     for line in sys.stdin:
-        task, batch, length = line.split()
-        arrays = batch_of(int(batch), int(length))
-        began = time.perf_counter()
+        task, *words = line.split()
+        arrays = arrays_of(*words)
+        began, cpu = time.perf_counter(), time.process_time()
         getattr(worker, task)(arrays)
-        seconds = time.perf_counter() - began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}), flush=True)
 
 
 class Child:
-    def __init__(self, side: str, model: str, threads: int):
-        command = [sys.executable, __file__, "--serve", side, "--models", model, "--threads", str(threads)]
+    """A process that runs `script` with --serve; `options` are the script's own."""
+
+    def __init__(self, side: str, model: str, threads: int, script: str = __file__, options: tuple[str, ...] = ()):
+        command = [sys.executable, script, "--serve", side, "--models", model, "--threads", str(threads), *options]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
             command,
@@ -150,8 +155,8 @@ class Child:
                 return json.loads(line)
         raise SystemExit(f"the process stopped: {self.process.args}")
 
-    def ask(self, task: str, batch: int, length: int) -> dict:
-        self.process.stdin.write(f"{task} {batch} {length}\n")
+    def ask(self, task: str, *words: str | int) -> dict:
+        self.process.stdin.write(" ".join(map(str, (task, *words))) + "\n")
         self.process.stdin.flush()
         return self._answer()
 
@@ -219,6 +224,24 @@ def measure(model: str, threads: int, batches, lengths, rounds: int) -> list[dic
     return rows
 
 
+def write_results(arguments: argparse.Namespace, rows: list[dict], **more) -> None:
+    """Writes the result file: the rows, the command that made them, and what machine and versions it ran with."""
+    from mindspore_floodx.files import write_json
+    from mindspore_floodx.runs import package_versions
+
+    words = ["DATA" if before == "--data-dir" else word for before, word in itertools.pairwise(sys.argv)]
+    content = {
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]),
+        "cores": os.cpu_count(),
+        "threads": arguments.threads,
+        **more,
+        "load_average": os.getloadavg()[0],
+        "packages": package_versions(),
+        "rows": rows,
+    }
+    write_json(arguments.output, content)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES))
@@ -227,10 +250,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--serve", choices=("mindspore", "pytorch"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, arguments.models[0], arguments.threads)
+        worker = SIDES[arguments.serve](arguments.models[0], arguments.threads)
+        serve(worker, lambda *sizes: batch_of(*(int(n) for n in sizes)))
         return
     rows = [
         row
@@ -238,21 +262,7 @@ def main() -> None:
         for row in measure(model, arguments.threads, arguments.batches, arguments.lengths, arguments.rounds)
     ]
     if arguments.output:
-        from mindspore_floodx.files import write_json
-        from mindspore_floodx.runs import package_versions
-
-        write_json(
-            arguments.output,
-            {
-                "command": "python benchmarks/train_step.py " + " ".join(sys.argv[1:]),
-                "cores": os.cpu_count(),
-                "threads": arguments.threads,
-                "rounds": arguments.rounds,
-                "load_average": os.getloadavg()[0],
-                "packages": package_versions(),
-                "rows": rows,
-            },
-        )
+        write_results(arguments, rows, rounds=arguments.rounds)
 
 
 if __name__ == "__main__":

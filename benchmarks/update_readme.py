@@ -85,7 +85,31 @@ def train_step(results: Path) -> str:
     )
 
 
-PARTS = {"demo-table": demo_table, "mrpc-parity": mrpc_parity, "train-step": train_step}
+def real_epoch(results: Path) -> str:
+    """Real tokens per second on the padded batches of a real epoch."""
+    report = _read(results / "real_epoch.json")
+    rows = [
+        (
+            row["model"],
+            f"{row['dataset']}, batch {row['batch']}",
+            row["task"],
+            f"{row['share_of_padding']:.0%}",
+            f"{row['mindspore_tokens_per_second']:,.0f}",
+            f"{row['pytorch_tokens_per_second']:,.0f}",
+            f"{row['ratio_median']:.2f} ({row['ratio_quartiles'][0]:.2f} to {row['ratio_quartiles'][1]:.2f})",
+        )
+        for row in report["rows"]
+    ]
+    columns = ("model", "data", "task", "padding", "MindSpore tokens/s", "PyTorch tokens/s", "ratio (quartiles)")
+    alignment = ("left", "left", "left", *["right"] * 4)
+    text = tabulate(rows, columns, "github", disable_numparse=True, colalign=alignment)
+    return (
+        f"{text}\n\n`{report['command'].strip()}`, CPU, {report['threads']} thread(s) a side, load average "
+        f"{report['load_average']:.1f} on {report['cores']} cores. [results/real_epoch.json](results/real_epoch.json)."
+    )
+
+
+PARTS = {"demo-table": demo_table, "mrpc-parity": mrpc_parity, "real-epoch": real_epoch, "train-step": train_step}
 
 
 def updated(text: str, results: Path) -> str:

@@ -3,7 +3,11 @@
 Parameter names are MindSpore's for the layers (`gamma`, `beta`, `embedding_table`) and Hugging Face's for everything
 else, so that a checkpoint of either side reads as the other's (package `ckpt_convert`).
 
-Shapes in comments: B batch, L length, H hidden size, N heads, D = H / N, T = B * L.
+Padding is not computed: from the embeddings on a batch is its T tokens, one below the other, and only inside the
+attention are they laid out by rows and heads (`layers.Packing`). Of the last layer only the state of [CLS] is computed,
+unless all hidden states are asked for.
+
+Shapes in comments: B batch, L length, H hidden size, N heads, D = H / N, T tokens of a batch that are not padding.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from mindspore.common.initializer import Normal
 
 from . import model_config, pretrained
 from .errors import UserError
-from .layers import Attention, Dropout, Gelu, Linear, Tanh, padding_bias
+from .layers import Attention, Dropout, Gelu, LayerNorm, Linear, Packing, TakeRows, Tanh, padding_bias
 
 
 @dataclass
@@ -85,8 +89,8 @@ def _embedding(rows: int, config: BertConfig) -> nn.Embedding:
     return nn.Embedding(rows, config.hidden_size, embedding_table=Normal(config.initializer_range))
 
 
-def _layer_norm(config: BertConfig) -> nn.LayerNorm:
-    return nn.LayerNorm((config.hidden_size,), epsilon=config.layer_norm_eps)
+def _layer_norm(config: BertConfig) -> LayerNorm:
+    return LayerNorm(config.hidden_size, config.layer_norm_eps)
 
 
 class BertEmbeddings(nn.Cell):
@@ -100,11 +104,10 @@ class BertEmbeddings(nn.Cell):
         self.LayerNorm = _layer_norm(config)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def construct(self, input_ids, token_type_ids, perturbation=None):  # (B, L) -> (B, L, H)
+    def construct(self, input_ids, token_type_ids, positions, perturbation=None):  # (T,) thrice, (T, H) -> (T, H)
         words = self.word_embeddings(input_ids)
         if perturbation is not None:
             words = words + perturbation
-        positions = ops.arange(0, input_ids.shape[1]).astype(ms.int32)
         hidden = words + self.token_type_embeddings(token_type_ids) + self.position_embeddings(positions)
         return self.dropout(self.LayerNorm(hidden))
 
@@ -118,19 +121,27 @@ class BertSelfAttention(nn.Cell):
         self.heads = config.num_attention_heads
         self.head_size = config.hidden_size // config.num_attention_heads
         self.attention = Attention(self.head_size, config.attention_probs_dropout_prob)
+        self.take = TakeRows()
 
-    def split(self, x, batch, length):  # (T, H) -> (B, N, L, D)
-        return x.reshape((batch, length, self.heads, self.head_size)).transpose((0, 2, 1, 3))
+    def split(self, x, bias, to_heads, from_heads):  # (T, H) -> (B, N, L, D)
+        rows = self.take(x.reshape((-1, self.head_size)), to_heads, from_heads)
+        return rows.reshape((bias.shape[0], self.heads, bias.shape[3], self.head_size))
 
-    def construct(self, hidden, bias):  # (T, H), (B, N, L, L) -> (T, H)
-        batch, length = bias.shape[0], bias.shape[3]
-        context = self.attention(
-            self.split(self.query(hidden), batch, length),
-            self.split(self.key(hidden), batch, length),
-            self.split(self.value(hidden), batch, length),
-            bias,
-        )
-        return context.transpose((0, 2, 1, 3)).reshape((batch * length, self.heads * self.head_size))
+    def construct(self, hidden, bias, to_heads, from_heads, first=None):
+        """Attends from every token of `hidden` (T, H), or only from [CLS] given its states `first` (B, H).
+
+        Returns the shape of what attends; `bias` is (B, N, L, L) or (B, N, 1, L).
+        """
+        query = self.query(hidden if first is None else first)
+        key = self.split(self.key(hidden), bias, to_heads, from_heads)
+        value = self.split(self.value(hidden), bias, to_heads, from_heads)
+        if first is None:
+            query = self.split(query, bias, to_heads, from_heads)
+            context = self.attention(query, key, value, bias)
+            context = self.take(context.reshape((-1, self.head_size)), from_heads, to_heads)
+        else:
+            context = self.attention(query.reshape((-1, self.heads, 1, self.head_size)), key, value, bias)
+        return context.reshape((-1, self.heads * self.head_size))
 
 
 class BertOutput(nn.Cell):
@@ -152,8 +163,9 @@ class BertAttention(nn.Cell):
         self.self = BertSelfAttention(config)
         self.output = BertOutput(config.hidden_size, config)
 
-    def construct(self, hidden, bias):  # (T, H), (B, N, L, L) -> (T, H)
-        return self.output(self.self(hidden, bias), hidden)
+    def construct(self, hidden, bias, to_heads, from_heads, first=None):
+        context = self.self(hidden, bias, to_heads, from_heads, first)
+        return self.output(context, hidden if first is None else first)
 
 
 class BertIntermediate(nn.Cell):
@@ -173,8 +185,8 @@ class BertLayer(nn.Cell):
         self.intermediate = BertIntermediate(config)
         self.output = BertOutput(config.intermediate_size, config)
 
-    def construct(self, hidden, bias):  # (T, H), (B, N, L, L) -> (T, H)
-        hidden = self.attention(hidden, bias)
+    def construct(self, hidden, bias, to_heads, from_heads, first=None):  # as BertSelfAttention
+        hidden = self.attention(hidden, bias, to_heads, from_heads, first)
         return self.output(self.intermediate(hidden), hidden)
 
 
@@ -182,16 +194,25 @@ class BertEncoder(nn.Cell):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.layer = nn.CellList([BertLayer(config) for _ in range(config.num_hidden_layers)])
-        self.heads = config.num_attention_heads
+        self.heads, self.layers = config.num_attention_heads, config.num_hidden_layers
 
-    def construct(self, hidden, attention_mask):  # (T, H), (B, L) -> tuple of (T, H), one for each layer
+    def construct(self, hidden, attention_mask, to_heads, from_heads, first, whole):
+        """Returns the states (T, H) after each layer and that of [CLS] after the last one (B, H).
+
+        Unless `whole`, the last layer is computed for [CLS] alone, and its other states are not returned.
+        """
         # written out once for all heads and rows, since adding with a broadcast is ten times slower on a CPU
-        bias = ops.tile(padding_bias(attention_mask), (1, self.heads, attention_mask.shape[1], 1))
+        row = ops.tile(padding_bias(attention_mask), (1, self.heads, 1, 1))  # (B, N, 1, L)
+        bias = ops.tile(row, (1, 1, attention_mask.shape[1], 1))
         states = ()
-        for layer in self.layer:
-            hidden = layer(hidden, bias)
-            states = (*states, hidden)
-        return states
+        for index, layer in enumerate(self.layer):
+            if whole or index < self.layers - 1:
+                hidden = layer(hidden, bias, to_heads, from_heads)
+                states = (*states, hidden)
+        summary = ops.gather(hidden, first, 0)
+        if not whole:
+            summary = self.layer[self.layers - 1](hidden, row, to_heads, from_heads, summary)
+        return states, summary
 
 
 class BertPooler(nn.Cell):
@@ -212,14 +233,30 @@ class BertModel(nn.Cell):
         self.embeddings = BertEmbeddings(config)
         self.encoder = BertEncoder(config)
         self.pooler = BertPooler(config)
+        self.packing = Packing(config.num_attention_heads)
+        self.take = TakeRows()
 
-    def construct(self, input_ids, attention_mask, token_type_ids, perturbation=None):
-        """Returns the pooled state (B, H) and all hidden states: the embeddings (B, L, H), then (T, H) a layer."""
-        embedded = self.embeddings(input_ids, token_type_ids, perturbation)
-        batch, length, size = embedded.shape
-        states = self.encoder(embedded.reshape((batch * length, size)), attention_mask)
-        first = states[-1].reshape((batch, length, size))[:, 0]
-        return self.pooler(first), (embedded, *states)
+    def construct(self, input_ids, attention_mask, token_type_ids, perturbation=None, whole=False):
+        """Returns the pooled state (B, H) and, if `whole`, all hidden states (B, L, H), 0 at padding."""
+        batch, length = input_ids.shape
+        # a row of nothing but padding attends to its first token: it has to attend to something
+        empty = (attention_mask.sum(axis=1, keepdims=True) == 0).astype(attention_mask.dtype)
+        alone = empty * (ops.arange(0, length).reshape((1, length)) == 0).astype(attention_mask.dtype)
+        attention_mask = attention_mask + alone
+        places, packed, to_heads, from_heads = self.packing(attention_mask)
+        if perturbation is not None:
+            perturbation = self.take(perturbation.reshape((batch * length, -1)), places, packed)
+        embedded = self.embeddings(
+            input_ids.reshape(-1)[places], token_type_ids.reshape(-1)[places], places % length, perturbation
+        )
+        first = packed.reshape((batch, length))[:, 0]
+        states, summary = self.encoder(embedded, attention_mask, to_heads, from_heads, first, whole)
+        hidden = ()
+        if whole:
+            real = (attention_mask != 0).astype(embedded.dtype).reshape((batch, length, 1))
+            for state in (embedded, *states):
+                hidden = (*hidden, self.take(state, packed, places).reshape((batch, length, -1)) * real)
+        return self.pooler(summary), hidden
 
 
 class BertForSequenceClassification(nn.Cell):
@@ -254,15 +291,12 @@ class BertForSequenceClassification(nn.Cell):
 
         Returns:
             logits [batch, labels]; with `output_hidden_states` a pair of these and a tuple of num_hidden_layers + 1
-            tensors [batch, length, hidden].
+            tensors [batch, length, hidden], which are 0 at padding.
         """
-        pooled, states = self.bert(input_ids, attention_mask, token_type_ids, perturbation)
+        pooled, states = self.bert(input_ids, attention_mask, token_type_ids, perturbation, whole=output_hidden_states)
         logits = self.classifier(self.dropout(pooled))
         if output_hidden_states:
-            hidden = ()
-            for state in states:
-                hidden = (*hidden, state.reshape(states[0].shape))
-            return logits, hidden
+            return logits, states
         return logits
 
     @classmethod

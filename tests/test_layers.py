@@ -7,7 +7,18 @@ import torch
 from mindspore import Tensor, nn, ops
 
 from mindspore_floodx.device import use_device
-from mindspore_floodx.layers import Attention, Dropout, Gelu, Linear, Tanh, _AttentionFunction, padding_bias
+from mindspore_floodx.layers import (
+    Attention,
+    Dropout,
+    Gelu,
+    LayerNorm,
+    Linear,
+    Packing,
+    TakeRows,
+    Tanh,
+    _AttentionFunction,
+    padding_bias,
+)
 
 use_device("CPU", 1)
 
@@ -58,6 +69,28 @@ def test_linear_gradients(tokens, rng=np.random.default_rng(1)):
     close(by_input[0].asnumpy(), x_reference.grad)
     close(by_weights[0].asnumpy(), reference.weight.grad)
     close(by_weights[1].asnumpy(), reference.bias.grad)
+
+
+@pytest.mark.parametrize("tokens, size", [(1, 4), (7, 384), (300, 12)])
+def test_layer_norm_gradients(tokens, size, rng=np.random.default_rng(6)):
+    layer = LayerNorm(size, 1e-12)
+    gamma, beta = (rng.standard_normal(size).astype(np.float32) for _ in range(2))
+    layer.gamma.set_data(Tensor(gamma))
+    layer.beta.set_data(Tensor(beta))
+    x, dy = (rng.standard_normal((tokens, size)).astype(np.float32) for _ in range(2))
+    x = x * 3 + 10  # far from 0, where differences of large numbers would show
+    reference = torch.nn.LayerNorm(size, 1e-12, dtype=torch.float64)
+    reference.weight.data, reference.bias.data = torch.tensor(gamma).double(), torch.tensor(beta).double()
+    x_reference = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    y = reference(x_reference)
+    (y * torch.tensor(dy)).sum().backward()
+    close(layer(Tensor(x)).asnumpy(), y, 5e-6)
+    by_input, by_weights = ops.GradOperation(get_all=True, get_by_list=True)(
+        _Inner(layer, dy), ms.ParameterTuple([layer.gamma, layer.beta])
+    )(Tensor(x))
+    close(by_input[0].asnumpy(), x_reference.grad, 5e-6)
+    close(by_weights[0].asnumpy(), reference.weight.grad, 2e-5)  # sums of 300 numbers around 1
+    close(by_weights[1].asnumpy(), reference.bias.grad, 2e-5)
 
 
 def attention_inputs(batch=3, heads=2, length=6, size=4, seed=2):
@@ -158,8 +191,37 @@ def test_dropout_keeps_its_share_independently_and_scales():
         flat = kept.reshape(40, -1) - (1 - p)
         correlation = np.corrcoef(flat) - np.eye(40)  # between calls and between cells
         assert np.abs(correlation).max() < 5 / np.sqrt(flat.shape[1])
-        row = flat[0]
-        assert abs((row[1:] * row[:-1]).mean()) < 5 * p * (1 - p) / np.sqrt(len(row))  # between neighbours
+        power = np.abs(np.fft.rfft(flat, 2 * flat.shape[1])) ** 2
+        by_distance = np.fft.irfft(power)[:, 1 : flat.shape[1] - 1000]  # within a mask, for (nearly) all distances
+        pairs = flat.shape[1] - np.arange(1, flat.shape[1] - 1000)
+        assert np.abs(by_distance / (p * (1 - p) * np.sqrt(pairs))).max() < 7.5  # of a million such sums
+        counts = kept.reshape(40, -1).mean(axis=0)  # of each place, over 40 masks
+        assert abs(counts.var() / (p * (1 - p) / 40) - 1) < 5 * np.sqrt(2 / len(counts))
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 7), (8, 2)])
+def test_dropout_of_any_size_drops_any_of_its_elements(shape):
+    ms.set_seed(4)
+    cell, ones = Dropout(0.5).set_train(), Tensor(np.ones(shape, np.float32))
+    kept = np.array([cell(ones).asnumpy() > 0 for _ in range(60)])
+    assert kept.any(axis=0).all() and not kept.all(axis=0).any()
+
+
+def test_dropout_in_pynative_mode():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        ms.set_seed(5)
+        cell, ones = Dropout(0.1).set_train(), Tensor(np.ones((99, 101), np.float32))
+        first, second = (cell(ones).asnumpy() for _ in range(2))
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+    assert abs((first > 0).mean() - 0.9) < 4 * np.sqrt(0.09 / 9999) and (first != second).any()
+
+
+def test_dropout_of_nearly_nothing_and_of_nearly_all():
+    ones = Tensor(np.ones((100, 100), np.float32))
+    assert (Dropout(1e-6).set_train()(ones).asnumpy() > 0).all()
+    assert (Dropout(0.9999).set_train()(ones).asnumpy() > 0).sum() < 20
 
 
 def test_dropout_passes_the_gradient_of_what_was_kept_and_rests_outside_training():
@@ -179,3 +241,54 @@ def test_dropout_passes_the_gradient_of_what_was_kept_and_rests_outside_training
     x = Tensor(np.arange(6, dtype=np.float32))
     for still in (Dropout(0.5).set_train(False), Dropout(0.0).set_train()):
         np.testing.assert_array_equal(still(x).asnumpy(), x.asnumpy())
+
+
+class _Packed(nn.Cell):
+    def __init__(self, heads):
+        super().__init__()
+        self.packing, self.take = Packing(heads), TakeRows()
+
+    def construct(self, mask, x, heads):  # (B, L), (B * L, H), (B * N * L, D)
+        places, packed, to_heads, from_heads = self.packing(mask)
+        tokens = self.take(x, places, packed)
+        split = self.take(tokens.reshape((-1, heads.shape[1])), to_heads, from_heads)
+        return tokens, self.take(tokens, packed, places), split, self.take(heads, from_heads, to_heads)
+
+
+MASKS = {
+    "padded": [[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]],
+    "full": [[1, 1, 1], [1, 1, 1]],
+    "padded at the front": [[0, 0, 1], [0, 1, 1]],
+    "holes": [[1, 0, 1, 0], [1, 1, 0, 1]],
+    "nothing but padding": [[0, 0], [0, 0]],
+    "one token": [[1]],
+}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_packing_keeps_what_is_no_padding_and_finds_it_again(mask, heads=3, size=2):
+    mask = np.array(mask, np.int32)
+    batch, length = mask.shape
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, length, heads, size)).astype(np.float32)
+    by_heads = x.transpose(0, 2, 1, 3)
+    cell = _Packed(heads)
+    cell.set_inputs(
+        Tensor(shape=[None, None], dtype=ms.int32),
+        Tensor(shape=[None, None], dtype=ms.float32),
+        Tensor(shape=[None, size], dtype=ms.float32),
+    )
+    arguments = mask, x.reshape(batch * length, -1), by_heads.reshape(-1, size)
+    tokens, back, split, joined = (each.asnumpy() for each in cell(*map(Tensor, arguments)))
+    wanted = (mask != 0) | (np.arange(length) == 0)
+    positions = np.flatnonzero(wanted)
+    if not wanted.all():  # and one of the others, for all of them to read
+        stand_in = np.flatnonzero(~wanted)[0]
+        positions = np.sort([*positions, stand_in])
+    np.testing.assert_array_equal(tokens, arguments[1][positions])
+    expected = np.where(wanted.reshape(-1, 1), arguments[1], arguments[1][0 if wanted.all() else stand_in])
+    np.testing.assert_array_equal(back, expected)
+    np.testing.assert_array_equal(
+        split, expected.reshape(batch, length, heads, size).transpose(0, 2, 1, 3).reshape(-1, size)
+    )
+    np.testing.assert_array_equal(joined.reshape(tokens.shape), tokens)

@@ -71,3 +71,14 @@ def test_speed_is_shown_with_its_spread(script, tmp_path):
     text = script.updated("<!-- train-step:begin -->\n<!-- train-step:end -->", tmp_path)
     assert "1,234 |" in text and "1.23 (1.10 to 1.40)" in text and "46% |" in text
     assert "minilm 1.5 GB and 6 s." in text
+
+
+def test_a_real_epoch_is_shown_with_its_load(script, tmp_path):
+    row = {"model": "minilm", "dataset": "mrpc", "task": "train", "batch": 16, "share_of_padding": 0.316}
+    row |= {"mindspore_tokens_per_second": 1234.4, "pytorch_tokens_per_second": 1000.0}
+    row |= {"ratio_median": 1.234, "ratio_quartiles": [1.1, 1.4]}
+    report = {"command": "python x", "threads": 1, "cores": 2, "load_average": 5.34, "rows": [row]}
+    (tmp_path / "real_epoch.json").write_text(json.dumps(report))
+    text = script.updated("<!-- real-epoch:begin -->\n<!-- real-epoch:end -->", tmp_path)
+    assert "mrpc, batch 16" in text and "32% |" in text and "1.23 (1.10 to 1.40)" in text
+    assert "load average 5.3 on 2 cores" in text
