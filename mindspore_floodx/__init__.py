@@ -9,8 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .accordance import GradientAccordance
+    from .accordance_of_run import measure_accordance
+    from .accordance_result import accordance_from_gradients
     from .attacks import attack
     from .bert import BertConfig, BertForSequenceClassification
+    from .flood_level import choose_flood_level
     from .flooding import FloodingTrainOneStepCell
     from .trainer import train
 
@@ -19,10 +23,24 @@ _HOMES = {
     "BertConfig": "bert",
     "BertForSequenceClassification": "bert",
     "FloodingTrainOneStepCell": "flooding",
+    "GradientAccordance": "accordance",
+    "accordance_from_gradients": "accordance_result",
     "attack": "attacks",
+    "choose_flood_level": "flood_level",
+    "measure_accordance": "accordance_of_run",
     "train": "trainer",
 }
-__all__ = ["BertConfig", "BertForSequenceClassification", "FloodingTrainOneStepCell", "attack", "train"]
+__all__ = [
+    "BertConfig",
+    "BertForSequenceClassification",
+    "FloodingTrainOneStepCell",
+    "GradientAccordance",
+    "accordance_from_gradients",
+    "attack",
+    "choose_flood_level",
+    "measure_accordance",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

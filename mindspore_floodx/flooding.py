@@ -82,6 +82,6 @@ class ClassificationLoss(nn.Cell):
         super().__init__(auto_prefix=False)
         self.model = model
 
-    def construct(self, input_ids, attention_mask, token_type_ids, labels):
-        logits = self.model(input_ids, attention_mask, token_type_ids)  # [batch, labels]
+    def construct(self, input_ids, attention_mask, token_type_ids, labels, perturbation=None):
+        logits = self.model(input_ids, attention_mask, token_type_ids, perturbation)  # [batch, labels]
         return ops.cross_entropy(logits.astype(ms.float32), labels)

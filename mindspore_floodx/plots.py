@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -12,11 +15,7 @@ from .files import replacing
 
 def plot_training(run: str | Path) -> Path:
     """Draws plots/training.png of a run folder: training loss per step, evaluation loss and accuracy per epoch."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # no screen needed
-    import matplotlib.pyplot as plt
-
+    plt = _pyplot()
     run = Path(run)
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     steps, epochs = pd.read_csv(run / "log.csv"), pd.read_csv(run / "epochs.csv")
@@ -32,14 +31,126 @@ def plot_training(run: str | Path) -> Path:
         left.axhline(
             settings["flood_level"], color="C3", linestyle="--", label=f"flood level {settings['flood_level']:g}"
         )
+    elif (decision := flood_decision(run)) and decision["level"] is not None:
+        since = decision["confirmed"] / settings["sub_epochs"] if decision["runs"] == 1 else 0
+        label = f"flood level {decision['level']:.3f}, found by the run"
+        left.plot([since, len(epochs)], [decision["level"]] * 2, color="C3", linestyle="--", label=label)
     left.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
     left.legend(frameon=False)
     right.plot(epochs["epoch"], 100 * epochs["eval_accuracy"], "o-", color="C2")
     right.set(xlabel="epoch", ylabel="accuracy on the evaluation set (%)")
     right.xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(f"{settings['dataset']}, {settings['method']}, {settings['model']}, seed {settings['seed']}")
-    target = run / "plots" / "training.png"
+    figure.suptitle(_title(settings))
+    return _save(figure, run / "plots" / "training.png")
+
+
+def plot_accordance(run: str | Path) -> Path:
+    """Draws plots/accordance.png of a run that was measured: accordance and losses by sub-epoch, the class matrix.
+
+    The left panel is the paper's Figure 3: where accordance turns, and where the evaluation loss does.
+    """
+    plt = _pyplot()
+    run = Path(run)
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    rows, classes = pd.read_csv(run / "accordance.csv"), pd.read_csv(run / "accordance_classes.csv")
+    epochs = rows["step"] / rows["step"].iloc[-1] * rows["epoch"].iloc[-1]
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(12, 4.5), constrained_layout=True, gridspec_kw={"width_ratios": [2.2, 1]}
+    )
+    measured = "snapshot" if settings["accordance"] == "snapshot" else "online"
+    left.plot(epochs, rows["accordance"], "o-", markersize=3, color="C0", label=f"accordance, {measured}")
+    if settings["accordance"] == "both":
+        left.plot(epochs, rows["snapshot"], "s--", markersize=3, color="C4", label="accordance, snapshot")
+    left.axhline(0, color="0.8", linewidth=0.8)
+    left.set(xlabel="epoch", ylabel="gradient accordance between classes (eq. 13)", ylim=(-1.02, None))
+    losses = left.twinx()
+    losses.plot(epochs, rows["train_loss"], color="C2", linewidth=1, label="training loss")
+    known = rows["eval_loss"].notna()
+    losses.plot(epochs[known], rows["eval_loss"][known], "o-", markersize=3, color="C1", label="evaluation loss")
+    losses.set(ylabel="cross-entropy", ylim=(0, None))
+    if (decision := flood_decision(run)) and decision["sub_epoch"] is not None:
+        word = "turn" if decision["fired"] else "no turn; steepest rise"
+        at = epochs[min(decision["sub_epoch"], len(epochs)) - 1]
+        left.axvline(at, color="C3", linestyle=":", label=f"{word}: b = {decision['level']:.3f}")
+    handles = [*left.get_legend_handles_labels()[0], *losses.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, frameon=False, loc="outside lower center", ncols=len(handles))
+    defined = classes[(classes["measured"] == measured) & classes["accordance"].notna()]
+    if len(defined):
+        number = defined["sub_epoch"].max()
+        last = defined[defined["sub_epoch"] == number]
+        names = class_names(run)
+        _matrix(
+            figure, right, last.pivot(index="class_a", columns="class_b", values="accordance").to_numpy(), names, names
+        )
+        right.set(title=f"between classes, sub-epoch {number}")
+    figure.suptitle(_title(settings))
+    return _save(figure, run / "plots" / "accordance.png")
+
+
+def plot_batch_matrix(matrix: np.ndarray, target: Path, title: str) -> Path:
+    """Draws the accordance of every batch with every other, [batches, batches], as a heat map."""
+    figure, axes = _pyplot().subplots(figsize=(6, 5), constrained_layout=True)
+    _matrix(figure, axes, matrix, None, None)
+    axes.set(xlabel="batch", ylabel="batch", title=title)
+    return _save(figure, target)
+
+
+def plot_sweep(table: pd.DataFrame, target: Path, dataset: str) -> Path:
+    """Draws accuracy and losses of the last epoch against the flood level."""
+    figure, (left, right) = _pyplot().subplots(1, 2, figsize=(10, 4), constrained_layout=True)
+    levels = table["flood_level"]
+    left.plot(levels, 100 * table["eval_accuracy"], "o-", color="C2")
+    left.set(xlabel="flood level b", ylabel="accuracy on the evaluation set (%)")
+    for name, colour in (("eval_loss", "C1"), ("lowest_eval_loss", "C4"), ("train_loss", "C0")):
+        right.plot(levels, table[name], "o-", color=colour, label=name.replace("_", " "))
+    right.plot(levels, levels, color="0.8", linewidth=0.8, label="loss = b")
+    right.set(xlabel="flood level b", ylabel="cross-entropy, last epoch", ylim=(0, None))
+    right.legend(frameon=False)
+    figure.suptitle(f"{dataset}, flooding")
+    return _save(figure, target)
+
+
+def flood_decision(run: Path) -> dict[str, Any] | None:
+    """Returns the content of a run's flood_level.json, or None if it has none."""
+    path = run / "flood_level.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def class_names(run: Path) -> list[str] | None:
+    """Returns the class names in the model's config.json; None if the run has no model yet."""
+    path = run / "checkpoint" / "config.json"
+    if not path.exists():
+        return None
+    labels = json.loads(path.read_text(encoding="utf-8"))["id2label"]
+    return [labels[str(index)] for index in range(len(labels))]
+
+
+def _matrix(figure: Any, axes: Any, matrix: np.ndarray, rows: list[str] | None, columns: list[str] | None) -> None:
+    # the colours span what is there, or a matrix of much the same values would be one colour
+    image = axes.imshow(matrix, cmap="coolwarm", vmin=-1 if rows else None, vmax=1 if rows else None)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="mean cosine")
+    if rows and columns:
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        for (i, j), value in np.ndenumerate(matrix):
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else "black")
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")  # no screen needed
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _title(settings: dict[str, Any]) -> str:
+    return f"{settings['dataset']}, {settings['method']}, {settings['model']}, seed {settings['seed']}"
+
+
+def _save(figure: Any, target: Path) -> Path:
     with replacing(target) as temporary:
         figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    _pyplot().close(figure)
     return target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -18,7 +19,17 @@ from .files import write_json, write_text
 from .settings import TrainSettings
 
 LOG_COLUMNS = ("step", "epoch", "loss", "flooded", "learning_rate", "tokens_per_second")
-RESULTS = ("epochs.csv", "tensorboard", "checkpoints", "export", "attacks", "plots")
+RESULTS = (
+    "epochs.csv",
+    "accordance.csv",
+    "accordance_classes.csv",
+    "flood_level.json",
+    "tensorboard",
+    "checkpoints",
+    "export",
+    "attacks",
+    "plots",
+)
 PACKAGES = ("mindspore-floodx", "mindspore", "numpy", "pandas", "torch", "transformers", "tokenizers", "textattack")
 
 
@@ -39,6 +50,19 @@ def demand_free(settings: TrainSettings) -> None:
         raise UserError(f"{path} holds a finished run; choose another --output-dir, or add --overwrite")
     if path.resolve() in (Path(settings.model).resolve(), *Path(settings.model).resolve().parents):
         raise UserError(f"{path} holds the model to train, which the run would replace; choose another --output-dir")
+
+
+def is_finished(settings: TrainSettings, fingerprints: dict[str, Any] | None = None) -> bool:
+    """Returns whether the run folder holds the finished run of just these settings and, if given, this data."""
+    path = settings.run_folder
+    try:
+        made_with = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        data = json.loads((path / "environment.json").read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return False
+    wanted = settings.to_dict() | {"overwrite": False}
+    same_data = fingerprints is None or data == fingerprints
+    return (path / "export").exists() and made_with | {"overwrite": False} == wanted and same_data
 
 
 def _is_run(path: Path) -> bool:
@@ -72,8 +96,8 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}; choose another --output-dir") from None
         write_text(self.path / "config.yaml", yaml.safe_dump(settings.to_dict(), sort_keys=False))
-        self._steps = _Table(self.path / "log.csv", LOG_COLUMNS)
-        self._epochs: _Table | None = None
+        self._steps = CsvTable(self.path / "log.csv", LOG_COLUMNS)
+        self._epochs: CsvTable | None = None
         self._events: Any = None
 
     def write_environment(self, settings: TrainSettings, fingerprints: dict[str, Any]) -> None:
@@ -99,7 +123,7 @@ class RunFolder:
 
     def log_epoch(self, row: dict[str, Any], step: int) -> None:
         if self._epochs is None:
-            self._epochs = _Table(self.path / "epochs.csv", tuple(row))
+            self._epochs = CsvTable(self.path / "epochs.csv", tuple(row))
         self._epochs.add(row)
         for name, value in row.items():
             if name.startswith("eval_"):
@@ -118,7 +142,7 @@ class RunFolder:
                 each.close()
 
 
-class _Table:
+class CsvTable:
     """A CSV file that grows by a row at a time and is readable at any moment."""
 
     def __init__(self, path: Path, columns: tuple[str, ...]):

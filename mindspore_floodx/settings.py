@@ -12,9 +12,24 @@ from typing import Any
 
 import yaml
 
+from .device import DEVICES
 from .errors import UserError, nearest
+from .flood_level import RULES, choose_flood_level
 
-METHODS = ("finetune", "flooding")
+METHODS = ("finetune", "flooding", "floodingx")
+ACCORDANCE = ("none", "online", "snapshot", "both")
+
+
+_AT_LEAST_ONE = (
+    "epochs",
+    "batch_size",
+    "eval_batch_size",
+    "max_length",
+    "threads",
+    "max_train_examples",
+    "sub_epochs",
+    "accordance_batches",
+)
 
 
 def _setting(default: Any, text: str, **more: Any) -> Any:
@@ -40,8 +55,31 @@ class TrainSettings:
     max_train_examples: int | None = _setting(None, "use only the first so many training examples")
     min_words: int | None = _setting(None, "use only training examples of at least so many words")
     model: str = _setting("bert-base-uncased", "hub id, local model folder, or minilm (bundled 6-layer encoder)")
-    method: str = _setting("finetune", "finetune or flooding", choices=METHODS)
+    method: str = _setting("finetune", "finetune, flooding or floodingx (finds the flood level)", choices=METHODS)
     flood_level: float | None = _setting(None, "flooding: the level b; by default configs/ has it for each data set")
+    floodingx_runs: int = _setting(
+        1, "floodingx: 1 switches flooding on at the turn; 2 measures in one run and trains with the level in another"
+    )
+    accordance: str = _setting(
+        "none",
+        "gradient accordance: online (from the training steps themselves), snapshot (at each sub-epoch's end, dropout "
+        "off) or both",
+        choices=ACCORDANCE,
+    )
+    sub_epochs: int = _setting(4, "accordance: sub-epochs in an epoch")
+    accordance_batches: int | None = _setting(
+        None, "snapshot: only so many of a sub-epoch's batches, evenly spaced; by default all"
+    )
+    accordance_parameters: str | None = _setting(
+        None, "accordance of the parameters whose names this regular expression is found in; by default all"
+    )
+    evaluate_sub_epochs: bool = _setting(False, "accordance: evaluate after every sub-epoch, not only every epoch")
+    flood_rule: str = _setting("change-point", "floodingx: what counts as the turn of the accordance", choices=RULES)
+    flood_smoothing: int = _setting(1, "floodingx: sub-epochs that are averaged")
+    flood_patience: int = _setting(2, "floodingx: sub-epochs in a row that must show the turn")
+    flood_margin: float = _setting(0.05, "floodingx: distance from the threshold below which nothing counts")
+    flood_window: int = _setting(4, "floodingx, change-point: sub-epochs of the plateau")
+    flood_deviations: float = _setting(3.0, "floodingx, change-point: standard deviations above the plateau")
     epochs: int = _setting(10, "passes over the training data; the last epoch's model is the result")
     batch_size: int = _setting(16, "examples in a step")
     learning_rate: float = _setting(2e-5, "peak learning rate")
@@ -52,7 +90,7 @@ class TrainSettings:
     max_length: int = _setting(512, "most tokens of an example; batches are padded to their longest")
     eval_batch_size: int = _setting(64, "examples in an evaluation batch")
     seed: int = _setting(0, "decides classifier, data order and dropout")
-    device: str = _setting("CPU", "CPU or GPU", choices=("CPU", "GPU"))
+    device: str = _setting("CPU", "CPU or GPU", choices=DEVICES)
     threads: int | None = _setting(None, "CPU threads; by default all cores")
     save_every_epoch: bool = _setting(False, "keep a checkpoint of every epoch, not only of the last")
     overwrite: bool = _setting(False, "replace a finished run in the output folder")
@@ -66,11 +104,13 @@ class TrainSettings:
             self.output_dir = f"runs/{self.dataset}-{self.method}-{self.seed}"
 
     def _check_ranges(self) -> None:
-        for name, allowed in (("method", METHODS), ("device", ("CPU", "GPU"))):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise UserError(f"{name} is {value!r}{nearest(value, allowed)}; choose one of {', '.join(allowed)}")
-        for name in ("epochs", "batch_size", "eval_batch_size", "max_length", "threads", "max_train_examples"):
+        for each in dataclasses.fields(self):
+            value, allowed = getattr(self, each.name), each.metadata.get("choices")
+            if allowed and value not in allowed:
+                raise UserError(
+                    f"{each.name} is {value!r}{nearest(value, allowed)}; choose one of {', '.join(allowed)}"
+                )
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
@@ -87,6 +127,27 @@ class TrainSettings:
             )
         if self.method == "finetune" and self.flood_level is not None:
             raise UserError("method finetune has no flood_level; add --method flooding, or leave --flood-level out")
+        if self.method == "flooding" and self.accordance in ("online", "both"):
+            raise UserError(
+                "accordance online is measured on the steps of fine-tuning; with method flooding use "
+                "--accordance snapshot, or let --method floodingx begin to flood"
+            )
+        if self.method == "floodingx":
+            self._check_floodingx()
+
+    def _check_floodingx(self) -> None:
+        if self.flood_level is not None:
+            raise UserError("method floodingx finds the flood_level itself; leave it out, or use --method flooding")
+        if self.accordance == "none":
+            raise UserError("method floodingx needs the accordance; use --accordance online")
+        if self.floodingx_runs not in (1, 2):
+            raise UserError(f"floodingx_runs is {self.floodingx_runs}; choose 1 or 2")
+        choose_flood_level([], [], **self.flood_rule_options())  # refuses what is out of range
+
+    def flood_rule_options(self) -> dict[str, Any]:
+        """Returns the options of `flood_level.choose_flood_level`."""
+        names = ("rule", "smoothing", "patience", "margin", "window", "deviations")
+        return {name: getattr(self, f"flood_{name}") for name in names}
 
     @property
     def run_folder(self) -> Path:

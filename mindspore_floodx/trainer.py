@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -9,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from .data import DATASETS, TextDataset, load_dataset, load_files
 from .device import stoppable, use_device
 from .encoding import encode, epoch_order, load_tokenizer, make_batch
 from .errors import UserError, nearest
+from .flood_level import FloodLevel, choose_flood_level
+from .monitor import AccordanceMonitor, sub_epoch_ends, write_decision
+from .plots import plot_accordance, plot_training
 from .pretrained import find_model
-from .runs import RunFolder, demand_free
+from .runs import RunFolder, demand_free, is_finished
 from .settings import TrainSettings, resolve
 
 
@@ -43,7 +49,31 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
     dataset = load_data(settings)
     model_folder = find_model(settings.model)
     use_device(settings.device, settings.threads)
+    if settings.method == "floodingx" and settings.floodingx_runs == 2:
+        return _measure_then_train(settings, dataset, model_folder)
     return _Training(settings, dataset, model_folder).run()
+
+
+def _measure_then_train(settings: TrainSettings, dataset: TextDataset, model_folder: Path) -> Path:
+    """Flooding-X in two runs: fine-tuning with the accordance measured, then training from scratch with the level.
+
+    The first run has a folder of its own, <run folder>-measurement, and is taken from there if it is finished.
+    """
+    measuring = dataclasses.replace(settings, method="finetune", output_dir=f"{settings.run_folder}-measurement")
+    if not is_finished(measuring, _fingerprints(dataset)):
+        demand_free(measuring)
+        _Training(measuring, dataset, model_folder).run()
+    series = pd.read_csv(measuring.run_folder / "accordance.csv")
+    accordance, train_loss = series["accordance"].tolist(), series["train_loss"].tolist()
+    decision = choose_flood_level(accordance, train_loss, **settings.flood_rule_options(), fallback="steepest")
+    if decision.level is None:
+        raise UserError(f"{decision.reason}; train longer, or give a level with --method flooding --flood-level")
+    run = _Training(settings, dataset, model_folder)
+    for folder in (measuring.run_folder, run.folder.path):
+        write_decision(folder, decision, settings, accordance, train_loss)
+    plot_accordance(measuring.run_folder)  # again, with the turn marked
+    run.flood_at(decision)
+    return run.run()
 
 
 def load_data(settings: TrainSettings) -> TextDataset:
@@ -121,7 +151,20 @@ class _Training:
             ClassificationLoss(self.model), self.optimizer, settings.flood_level, settings.max_grad_norm
         )
         self.evaluator = Evaluator(self.model)
+        self.flood_level = settings.flood_level
+        self.monitor: AccordanceMonitor | None = None
+        if settings.accordance != "none":
+            self.monitor = AccordanceMonitor(settings, self.folder.path, self.model, self.optimizer)
+        self.seeks_level = settings.method == "floodingx"  # until there is one
         self.compile_seconds = 0.0
+
+    def flood_at(self, decision: FloodLevel) -> None:
+        """Floods from now on at the level that was found."""
+        self.flood_level, self.seeks_level = decision.level, False
+        self.step.set_flood_level(decision.level)
+        if self.monitor is not None:
+            self.monitor.stop_training()
+        tqdm.write(f"flooding at {decision.level:.4f}: {decision.reason}")
 
     def run(self) -> Path:
         settings = self.settings
@@ -139,6 +182,8 @@ class _Training:
             raise
         finally:
             self.folder.close()
+            if self.monitor is not None:
+                self.monitor.close()
         return self._finish()
 
     def _describe(self) -> str:
@@ -166,8 +211,10 @@ class _Training:
         ids = Tensor(shape=[None, None], dtype=ms.int32)
         self.step.set_inputs(ids, ids, ids, Tensor(shape=[None], dtype=ms.int32))
         self.step.set_train()
-        self.step.compile(ids, ids, ids, Tensor(shape=[None], dtype=ms.int32))
-        self.compile_seconds = time.perf_counter() - started
+        if self.monitor is None or self.monitor.online is None or self.settings.method == "floodingx":
+            self.step.compile(ids, ids, ids, Tensor(shape=[None], dtype=ms.int32))
+        if self.monitor is not None:
+            self.monitor.compile()
         self.evaluator.compile()
         self.compile_seconds = time.perf_counter() - started
         print(f"compiled in {self.compile_seconds:.1f} s, for every batch size and length")
@@ -177,12 +224,18 @@ class _Training:
         for start in range(0, len(order), self.settings.batch_size):
             yield make_batch(self.train_set, order[start : start + self.settings.batch_size])
 
-    def _epoch(self, epoch: int) -> None:
+    def _train_on(self, batch: dict[str, np.ndarray]) -> float:
+        """One step; returns the mean loss of the batch before it."""
         from mindspore import Tensor
 
-        started, losses, examples = time.perf_counter(), 0.0, 0
-        level = self.settings.flood_level
+        if self.monitor is not None and self.monitor.online is not None:
+            return self.monitor.online.add(batch)
         self.step.set_train()
+        return float(self.step(*(Tensor(batch[name]) for name in _INPUTS)).asnumpy())
+
+    def _epoch(self, epoch: int) -> None:
+        started, losses, examples = time.perf_counter(), 0.0, 0
+        ends = sub_epoch_ends(self.steps_per_epoch, self.settings.sub_epochs)
         bar = tqdm(
             self._batches(epoch),
             f"epoch {epoch + 1}/{self.settings.epochs}",
@@ -191,9 +244,10 @@ class _Training:
             mininterval=1.0,
             dynamic_ncols=True,
         )
-        for index, batch in enumerate(bar, start=epoch * self.steps_per_epoch + 1):
-            began = time.perf_counter()
-            loss = float(self.step(*(Tensor(batch[name]) for name in _INPUTS)).asnumpy())
+        for within, batch in enumerate(bar, start=1):
+            index = epoch * self.steps_per_epoch + within
+            began, level = time.perf_counter(), self.flood_level
+            loss = self._train_on(batch)
             seconds = time.perf_counter() - began
             rate = self.rates[index - 1]
             _demand_finite(loss, f"step {index} (epoch {epoch + 1}, learning rate {rate:.2g})")
@@ -210,8 +264,14 @@ class _Training:
             losses += loss * len(batch["labels"])
             examples += len(batch["labels"])
             bar.set_postfix(loss=f"{losses / examples:.4f}", refresh=False)
-        scores = self.evaluator.evaluate(self.eval_set, self.settings.eval_batch_size, f1=self.dataset.name == "mrpc")
+            if self.monitor is not None:
+                self.monitor.saw(batch, loss)
+                if within in ends[:-1]:
+                    self._end_sub_epoch(index, epoch, self._evaluate() if self.settings.evaluate_sub_epochs else None)
+        scores = self._evaluate()
         _demand_finite(scores["eval_loss"], f"the evaluation after epoch {epoch + 1}")
+        if self.monitor is not None:
+            self._end_sub_epoch((epoch + 1) * self.steps_per_epoch, epoch, scores)
         row = {"epoch": epoch + 1, "train_loss": losses / examples, **scores, "seconds": time.perf_counter() - started}
         self.folder.log_epoch(row, (epoch + 1) * self.steps_per_epoch)
         tqdm.write(
@@ -220,10 +280,23 @@ class _Training:
             )
         )
 
+    def _evaluate(self) -> dict[str, float]:
+        return self.evaluator.evaluate(self.eval_set, self.settings.eval_batch_size, f1=self.dataset.name == "mrpc")
+
+    def _end_sub_epoch(self, step: int, epoch: int, scores: dict[str, float] | None) -> None:
+        assert self.monitor is not None
+        self.monitor.end_sub_epoch(step, epoch + 1, scores)
+        if self.seeks_level:
+            decision = self.monitor.decide()
+            if decision.fired or step == self.total_steps:
+                self.monitor.write_decision(decision)
+            if decision.fired:
+                self.flood_at(decision)
+            elif step == self.total_steps:
+                tqdm.write(f"flooding was never switched on: {decision.reason}")
+
     def _finish(self) -> Path:
         from ckpt_convert import to_pytorch
-
-        from .plots import plot_training
 
         checkpoint = self.folder.path / "checkpoint"
         self.model.save_pretrained(checkpoint)
@@ -233,6 +306,8 @@ class _Training:
             f"largest logit difference to PyTorch {report.max_logit_difference:.1e}"
         )
         plot_training(self.folder.path)
+        if self.monitor is not None and not all(map(math.isnan, self.monitor.accordance)):
+            plot_accordance(self.folder.path)
         return self.folder.path
 
 

@@ -67,6 +67,17 @@ class TestOptions:
             "model": "k",
             "method": "flooding",
             "flood_level": 0.5,
+            "floodingx_runs": 2,
+            "accordance": "snapshot",
+            "sub_epochs": 13,
+            "accordance_batches": 14,
+            "accordance_parameters": "n",
+            "flood_rule": "turns-negative",
+            "flood_smoothing": 15,
+            "flood_patience": 16,
+            "flood_margin": 0.125,
+            "flood_window": 17,
+            "flood_deviations": 2.5,
             "epochs": 6,
             "batch_size": 7,
             "learning_rate": 2e-3,
@@ -81,8 +92,9 @@ class TestOptions:
             "threads": 12,
             "output_dir": "l",
         }
-        settings = resolved(*command_line(wanted), "--save-every-epoch", "--overwrite")
-        assert settings.to_dict() == wanted | {"save_every_epoch": True, "overwrite": True}
+        settings = resolved(*command_line(wanted), *("--save-every-epoch", "--overwrite", "--evaluate-sub-epochs"))
+        given = ("save_every_epoch", "overwrite", "evaluate_sub_epochs")
+        assert settings.to_dict() == wanted | dict.fromkeys(given, True)
 
     def test_a_file_under_the_options(self, resolved, tmp_path):
         (tmp_path / "my.yaml").write_text("dataset: sst2\nmethod: flooding\nlearning_rate: 3e-5\nsave_every_epoch: yes")

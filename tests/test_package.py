@@ -18,21 +18,21 @@ HEAVY = ("mindspore", "torch", "transformers", "textattack", "numpy")
 
 def test_public_names():
     from ckpt_convert import to_mindspore, to_pytorch
-    from mindspore_floodx import BertConfig, BertForSequenceClassification, FloodingTrainOneStepCell, attack, train
 
-    for each in (
-        BertConfig,
-        BertForSequenceClassification,
-        FloodingTrainOneStepCell,
-        attack,
-        train,
-        to_mindspore,
-        to_pytorch,
-    ):
+    names = {
+        "BertConfig",
+        "BertForSequenceClassification",
+        "FloodingTrainOneStepCell",
+        "GradientAccordance",
+        "accordance_from_gradients",
+        "attack",
+        "choose_flood_level",
+        "measure_accordance",
+        "train",
+    }
+    assert names == set(mindspore_floodx.__all__)
+    for each in (to_mindspore, to_pytorch, *(getattr(mindspore_floodx, name) for name in names)):
         assert callable(each) and each.__doc__, each
-    assert {"BertConfig", "BertForSequenceClassification", "FloodingTrainOneStepCell", "attack", "train"} <= set(
-        mindspore_floodx.__all__
-    )
     with pytest.raises(AttributeError, match="no attribute 'Bert'"):
         mindspore_floodx.Bert
 
@@ -50,7 +50,7 @@ def test_version_is_the_installed_one():
     assert mindspore_floodx.__version__ == importlib.metadata.version("mindspore-floodx")
 
 
-@pytest.mark.parametrize("name", ["train", "data", "attack", "demo", "convert"])
+@pytest.mark.parametrize("name", ["train", "data", "attack", "accordance", "sweep", "demo", "convert"])
 def test_console_commands(monkeypatch, name):
     """Every installed command leads to a module with a `main`, and run/ has a thin script for it."""
     (entry,) = [

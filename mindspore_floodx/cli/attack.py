@@ -9,15 +9,7 @@ from ..attack_metrics import table_row
 from ..attack_recipes import BERT_ATTACK_CANDIDATES, NAMES, AttackSettings, check_settings
 from ..attacks import attack
 from ..errors import run_command
-
-
-def _number_or_all(text: str) -> int | str:
-    if text == "all":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'") from None
+from .options import number_or_all
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("run_or_export", metavar="RUN_OR_EXPORT", help="a run folder, or an exported Hugging Face folder")
     add("--attack", nargs="+", default=["textfooler"], metavar="NAME", help=f"one or more of: {', '.join(NAMES)}")
-    add("--num-examples", type=_number_or_all, default=100, metavar="N|all", help="random examples (default 100)")
+    add("--num-examples", type=number_or_all, default=100, metavar="N|all", help="random examples (default 100)")
     add("--seed", type=int, default=0, help="of the sample and of random attacks (default 0)")
     add("--resources", default="official", metavar="official|standin", help="default: official")
     add("--neighbours", metavar="FILE", help="stand-in for word vectors: JSON, word -> list of near words")

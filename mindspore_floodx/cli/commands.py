@@ -23,6 +23,14 @@ def attack() -> None:
     _run("mindspore_floodx.cli.attack")
 
 
+def accordance() -> None:
+    _run("mindspore_floodx.cli.accordance")
+
+
+def sweep() -> None:
+    _run("mindspore_floodx.cli.sweep")
+
+
 def demo() -> None:
     _run("mindspore_floodx.cli.demo")
 

@@ -8,8 +8,8 @@ import types
 import typing
 from collections.abc import Sequence
 
-from ..errors import UserError, nearest
 from ..settings import TrainSettings, resolve
+from .options import refuse_unknown
 
 EXAMPLES = """\
 examples:
@@ -28,10 +28,7 @@ keeps the resolved settings, logs, plots, the MindSpore checkpoint and its Huggi
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
-    if unknown:
-        options = [option for action in parser._actions for option in action.option_strings]
-        word = next((word for word in unknown if word.startswith("-")), unknown[0])
-        raise UserError(f"{word} is not an option{nearest(word, options)}; --help lists them")
+    refuse_unknown(parser, unknown)
     given = vars(arguments)
     settings_file = given.pop("config", None)
     from ..trainer import train  # late: --help should not wait for MindSpore

@@ -1,0 +1,184 @@
+"""The graphs behind gradient accordance: the gradient of one class's examples, and what is done with a batch's."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+from .flooding import ClassificationLoss
+
+
+class _Weighted(nn.Cell):
+    """(1 + probe) share J with a `probe` that is always 0: share J' by the weights, share J by `probe`.
+
+    So loss and gradient come from one forward pass (as in `flooding`).
+    """
+
+    def __init__(self, loss: nn.Cell, probe: Parameter):
+        super().__init__(auto_prefix=False)
+        self.loss, self.probe = loss, probe
+
+    def construct(self, perturbation, share, input_ids, attention_mask, token_type_ids, labels):
+        return (1.0 + self.probe) * share * self.loss(input_ids, attention_mask, token_type_ids, labels, perturbation)
+
+
+class ClassGradients(nn.Cell):
+    """The gradient of share x (mean loss of some examples).
+
+    That by the word embeddings is the one by a perturbation added to them, summed over equal words.
+    """
+
+    def __init__(self, model: nn.Cell, weights: list[Parameter]):
+        super().__init__(auto_prefix=False)
+        probe = Parameter(Tensor(0.0, ms.float32), name="probe")
+        self.weighted = _Weighted(ClassificationLoss(model), probe)
+        self.weights_and_probe = ParameterTuple((*weights, probe))
+        self.gradient = ops.GradOperation(get_all=True, get_by_list=True)
+
+    def construct(self, words, places, perturbation, share, input_ids, attention_mask, token_type_ids, labels):
+        """Returns the gradient by the embeddings of `words` [W, H], by each weight, and share x loss at the end.
+
+        words: int32 [W], different ones; places: int32 [B * L], each token's place in them; perturbation: zeros
+        [B, L, H]; share: scalar; the rest as for the model.
+        """
+        of_inputs, of_weights = self.gradient(self.weighted, self.weights_and_probe)(
+            perturbation, share, input_ids, attention_mask, token_type_ids, labels
+        )
+        of_tokens = of_inputs[0].reshape((-1, perturbation.shape[2]))
+        return (ops.unsorted_segment_sum(of_tokens, places, words.shape[0]), *of_weights)
+
+
+_row_products = ops.MultitypeFuncGraph("row_products")
+_accumulate = ops.MultitypeFuncGraph("accumulate")
+_add = ops.MultitypeFuncGraph("add")
+_clear = ops.MultitypeFuncGraph("clear")
+
+
+@_row_products.register("Tensor", "Tensor")
+def _row_products_of(first, second):
+    # Rows are summed in float32 and their sums later in float64: one float32 sum over millions of numbers loses digits.
+    return first * second if len(first.shape) == 1 else (first * second).sum(-1)
+
+
+@_accumulate.register("Tensor", "Tensor", "Tensor")
+def _accumulate_one(scale, total, gradient):
+    return ops.assign_add(total, gradient * scale)
+
+
+@_add.register("Tensor", "Tensor")
+def _add_one(first, second):
+    return first + second
+
+
+@_clear.register("Tensor")
+def _clear_one(parameter):
+    return ops.assign(parameter, ops.zeros_like(parameter))
+
+
+class _Products(nn.Cell):
+    """The scalar products of k gradients, float64 [k, k]."""
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.map = ops.HyperMap()
+
+    def construct(self, gradients):  # k tuples of tensors
+        products = ()
+        for a in range(len(gradients)):
+            for b in range(a + 1):
+                rows = ops.concat(self.map(_row_products, gradients[a], gradients[b]))
+                products = (*products, rows.astype(ms.float64).sum())
+        return ops.stack(products)  # lower triangle, row by row
+
+
+class Sums(nn.Cell):
+    """The k sums of unit gradients V_a."""
+
+    def __init__(self, num_classes: int, measured: list[Parameter], has_words: bool):
+        super().__init__(auto_prefix=False)
+        self.has_words = has_words  # whether the first of the measured is the word embeddings
+        self.sums = [
+            ParameterTuple(
+                Parameter(Tensor(np.zeros(p.shape, np.float32)), name=f"class{c}.{p.name}", requires_grad=False)
+                for p in measured
+            )
+            for c in range(num_classes)
+        ]
+        self.products, self.map = _Products(), ops.HyperMap()
+
+    def add(self, gradients, words):
+        """Adds the gradients, each scaled to length 1, and returns their products."""
+        products = self.products(gradients)
+        for c in range(len(self.sums)):
+            square = products[c * (c + 3) // 2]  # the diagonal
+            scale = ops.select(square > 0, ops.rsqrt(ops.maximum(square, 1e-300)), ops.zeros_like(square))
+            scale = scale.astype(ms.float32)
+            if self.has_words:
+                ops.scatter_add(self.sums[c][0], words, gradients[c][0] * scale)
+                self.map(ops.partial(_accumulate, scale), self.sums[c][1:], gradients[c][1:])
+            else:
+                self.map(ops.partial(_accumulate, scale), self.sums[c], gradients[c])
+        return products
+
+    def construct(self):
+        """Returns the products V_a . V_b."""
+        return self.products(self.sums)
+
+
+class Zero(nn.Cell):
+    def __init__(self, parameters: list[Parameter]):
+        super().__init__(auto_prefix=False)
+        self.parameters, self.map = ParameterTuple(parameters), ops.HyperMap()
+
+    def construct(self):
+        return self.map(_clear, self.parameters)
+
+
+class Update(nn.Cell):
+    """What is done with the class gradients of a batch: products, sums, and a step of the optimizer if there is one."""
+
+    def __init__(self, sums: Sums, runs: list[tuple[int, int]], per_class: int, optimizer, word, max_grad_norm):
+        super().__init__(auto_prefix=False)
+        self.sums, self.runs, self.per_class = sums, runs, per_class
+        self.optimizer, self.max_grad_norm, self.word = optimizer, max_grad_norm, word
+        self.map = ops.HyperMap()
+        if optimizer is not None and word is not None:
+            shape = optimizer.parameters[word].shape
+            # the optimizer moves all words (decay, moments), so it gets a whole gradient, 0 between two steps
+            self.of_words = Parameter(Tensor(np.zeros(shape, np.float32)), name="of_words", requires_grad=False)
+
+    def construct(self, words, *gradients):
+        """Returns the batch's loss J and the products of its class gradients (see `_Products`).
+
+        words: int32 [W]; gradients: what `ClassGradients` returned for each class, one after the other.
+        """
+        classes, loss = (), 0.0
+        for start in range(0, len(gradients), self.per_class):
+            loss = loss + gradients[start + self.per_class - 1]
+            classes = (*classes, gradients[start : start + self.per_class - 1])
+        measured = ()
+        for each in classes:
+            chosen = ()
+            for start, stop in self.runs:
+                chosen = (*chosen, *each[start:stop])
+            measured = (*measured, chosen)
+        products = self.sums.add(measured, words)
+        if self.optimizer is not None:
+            loss = ops.depend(loss, self.train(words, classes))
+        return loss, products
+
+    def train(self, words, classes):
+        total = classes[0]
+        for each in classes[1:]:
+            total = self.map(_add, total, each)
+        if self.word is None:
+            return self.step(total[1:])
+        ops.scatter_update(self.of_words, words, total[0])
+        done = self.step((*total[1 : self.word + 1], self.of_words, *total[self.word + 1 :]))
+        return ops.depend(done, ops.scatter_update(self.of_words, words, ops.zeros_like(total[0])))
+
+    def step(self, gradients):
+        if self.max_grad_norm is not None:
+            gradients = ops.clip_by_global_norm(gradients, self.max_grad_norm)
+        return self.optimizer(gradients)
