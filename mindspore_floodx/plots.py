@@ -67,7 +67,7 @@ def plot_accordance(run: str | Path) -> Path:
     losses.plot(epochs, rows["train_loss"], color="C2", linewidth=1, label="training loss")
     known = rows["eval_loss"].notna()
     losses.plot(epochs[known], rows["eval_loss"][known], "o-", markersize=3, color="C1", label="evaluation loss")
-    losses.set(ylabel="cross-entropy", ylim=(0, None))
+    losses.set(ylabel="cross-entropy", ylim=(0, 1.08 * rows[["train_loss", "eval_loss"]].max().max()))
     if (decision := flood_decision(run)) and decision["sub_epoch"] is not None:
         word = "turn" if decision["fired"] else "no turn; steepest rise"
         at = epochs[min(decision["sub_epoch"], len(epochs)) - 1]
