@@ -19,11 +19,9 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from .accordance_cells import ClassGradients, Sums, Update, Zero
-from .accordance_result import Accordance, AccordanceSums, accordance_from_gradients
+from .accordance_result import Accordance, AccordanceSums
 from .bert import BertForSequenceClassification
 from .errors import UserError
-
-__all__ = ["Accordance", "GradientAccordance", "accordance_from_gradients"]
 
 
 class GradientAccordance:
@@ -31,7 +29,7 @@ class GradientAccordance:
 
     Without an optimizer every batch is measured at the model's present parameters, dropout off ("snapshot"). With one,
     the class gradients of a batch are added up to the gradient of its mean loss and the optimizer takes its step
-    ("online"): training and measuring cost one forward and one backward pass of every example together.
+    ("online"): every example goes through one forward and one backward pass for training and measuring together.
 
     Args:
         model: the classifier; its own number of classes is k. Any k from 2 on.
@@ -59,7 +57,7 @@ class GradientAccordance:
         embedding = model.bert.embeddings.word_embeddings.embedding_table
         word = next((i for i, each in enumerate(trainable) if each is embedding), None)
         weights = [each for each in trainable if each is not embedding]
-        # places in what _ClassGradients returns: the words' rows, then the other weights
+        # places in what ClassGradients returns: the words' rows, then the other weights
         order = ([] if word is None else [trainable[word]]) + weights
         first = 1 if word is None else 0
         chosen = _chosen(parameters, [each.name for each in order])
@@ -142,7 +140,7 @@ class GradientAccordance:
         """The symmetric matrix [k, k] of a lower triangle."""
         matrix = np.zeros((self.num_classes, self.num_classes))
         matrix[np.tril_indices(self.num_classes)] = products.asnumpy()
-        return np.where(matrix == 0, matrix.T, matrix)
+        return matrix + np.tril(matrix, -1).T
 
     def result(self) -> Accordance:
         """Returns the accordance of the batches since the start or the last `reset`."""

@@ -77,7 +77,7 @@ def _clear_one(parameter):
 
 
 class _Products(nn.Cell):
-    """The scalar products of k gradients, float64 [k, k]."""
+    """The scalar products of k gradients: the lower triangle of [k, k], row by row, float64 [k (k + 1) / 2]."""
 
     def __init__(self):
         super().__init__(auto_prefix=False)
@@ -89,7 +89,7 @@ class _Products(nn.Cell):
             for b in range(a + 1):
                 rows = ops.concat(self.map(_row_products, gradients[a], gradients[b]))
                 products = (*products, rows.astype(ms.float64).sum())
-        return ops.stack(products)  # lower triangle, row by row
+        return ops.stack(products)
 
 
 class Sums(nn.Cell):

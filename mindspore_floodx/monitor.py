@@ -152,7 +152,7 @@ def _spaced(number: int, wanted: int | None) -> list[int]:
     """So many positions of 0 .. number - 1, evenly spaced; all if None."""
     if wanted is None or wanted >= number:
         return list(range(number))
-    return [int(index) for index in np.linspace(0, number - 1, max(wanted, 2)).round()]
+    return [int(index) for index in np.linspace(0, number - 1, wanted).round()]
 
 
 def write_decision(

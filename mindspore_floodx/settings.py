@@ -28,7 +28,6 @@ _AT_LEAST_ONE = (
     "threads",
     "max_train_examples",
     "sub_epochs",
-    "accordance_batches",
 )
 
 
@@ -113,6 +112,8 @@ class TrainSettings:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.accordance_batches is not None and self.accordance_batches < 2:
+            raise UserError(f"accordance_batches is {self.accordance_batches}; accordance compares at least 2 batches")
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be above 0")

@@ -71,11 +71,6 @@ def test_a_row_for_each_sub_epoch(switched):
     assert (switched / "plots" / "accordance.png").stat().st_size > 10_000
 
 
-def test_monitoring_does_not_change_the_data_order_or_the_exports(switched):
-    assert (switched / "export" / "config.json").exists()
-    assert len(pd.read_csv(switched / "log.csv")) == 15
-
-
 def test_measuring_a_finished_run(switched, capsys):
     rows = measure_accordance(switched, num_batches=4, batch_matrix=True, every_epoch=True, parameters="classifier")
     assert [row["checkpoint"] for row in rows] == ["epoch-1", "epoch-2", "epoch-3"]
@@ -126,6 +121,7 @@ def test_settings_that_do_not_fit():
         ({"accordance": "onlin"}, "did you mean 'online'"),
         ({"flood_rule": "negative"}, "choose one of"),
         ({"sub_epochs": 0}, "sub_epochs is 0"),
+        ({"accordance_batches": 1}, "at least 2 batches"),
     ):
         with pytest.raises(UserError, match=message):
             resolve(settings)
