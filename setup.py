@@ -25,7 +25,13 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.13",
-    packages=["mindspore_floodx", "mindspore_floodx.cli", "mindspore_floodx.configs", "ckpt_convert"],
+    packages=[
+        "mindspore_floodx",
+        "mindspore_floodx.cli",
+        "mindspore_floodx.configs",
+        "mindspore_floodx.defences",
+        "ckpt_convert",
+    ],
     package_dir={"mindspore_floodx.configs": "configs"},  # the settings at the top level travel inside the package
     package_data={"mindspore_floodx": ["nltk_data/*/*/*", "nltk_data/*/*"], "mindspore_floodx.configs": ["*/*.yaml"]},
     install_requires=[

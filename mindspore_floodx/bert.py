@@ -104,12 +104,13 @@ class BertEmbeddings(nn.Cell):
         self.LayerNorm = _layer_norm(config)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def construct(self, input_ids, token_type_ids, positions, perturbation=None):  # (T,) thrice, (T, H) -> (T, H)
+    def construct(self, input_ids, token_type_ids, positions, perturbation=None):
+        """(T,) thrice, (T, H) -> (T, H), and the word embeddings with the perturbation (T, H)."""
         words = self.word_embeddings(input_ids)
         if perturbation is not None:
             words = words + perturbation
         hidden = words + self.token_type_embeddings(token_type_ids) + self.position_embeddings(positions)
-        return self.dropout(self.LayerNorm(hidden))
+        return self.dropout(self.LayerNorm(hidden)), words
 
 
 class BertSelfAttention(nn.Cell):
@@ -237,7 +238,12 @@ class BertModel(nn.Cell):
         self.take = TakeRows()
 
     def construct(self, input_ids, attention_mask, token_type_ids, perturbation=None, whole=False):
-        """Returns the pooled state (B, H) and, if `whole`, all hidden states (B, L, H), 0 at padding."""
+        """Runs the encoder.
+
+        Returns three things: the pooled state (B, H); if `whole`, all hidden states (B, L, H), 0 at padding; and, as
+        the batch is packed, word embeddings with the perturbation (T, H), embeddings (T, H), the last state of [CLS]
+        (B, H) and the places (T,) of the tokens in the batch (see `Packing`).
+        """
         batch, length = input_ids.shape
         # a row of nothing but padding attends to its first token: it has to attend to something
         empty = (attention_mask.sum(axis=1, keepdims=True) == 0).astype(attention_mask.dtype)
@@ -246,7 +252,7 @@ class BertModel(nn.Cell):
         places, packed, to_heads, from_heads = self.packing(attention_mask)
         if perturbation is not None:
             perturbation = self.take(perturbation.reshape((batch * length, -1)), places, packed)
-        embedded = self.embeddings(
+        embedded, words = self.embeddings(
             input_ids.reshape(-1)[places], token_type_ids.reshape(-1)[places], places % length, perturbation
         )
         first = packed.reshape((batch, length))[:, 0]
@@ -256,7 +262,7 @@ class BertModel(nn.Cell):
             real = (attention_mask != 0).astype(embedded.dtype).reshape((batch, length, 1))
             for state in (embedded, *states):
                 hidden = (*hidden, self.take(state, packed, places).reshape((batch, length, -1)) * real)
-        return self.pooler(summary), hidden
+        return self.pooler(summary), hidden, (words, embedded, summary, places)
 
 
 class BertForSequenceClassification(nn.Cell):
@@ -293,7 +299,9 @@ class BertForSequenceClassification(nn.Cell):
             logits [batch, labels]; with `output_hidden_states` a pair of these and a tuple of num_hidden_layers + 1
             tensors [batch, length, hidden], which are 0 at padding.
         """
-        pooled, states = self.bert(input_ids, attention_mask, token_type_ids, perturbation, whole=output_hidden_states)
+        pooled, states, _ = self.bert(
+            input_ids, attention_mask, token_type_ids, perturbation, whole=output_hidden_states
+        )
         logits = self.classifier(self.dropout(pooled))
         if output_hidden_states:
             return logits, states

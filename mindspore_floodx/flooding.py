@@ -8,33 +8,85 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 
-class _Flooded(nn.Cell):
-    """Turns a loss J into the function whose gradient is flooding's, and which also tells J.
+class _Weighted(nn.Cell):
+    """Turns the losses of a batch into the function whose gradient a method trains with, and which also tells J.
 
-    With a number `probe` that is always 0, the value (sign(J - b) + probe) J has, by the parameters, the gradient
-    sign(J - b) grad J of the flooded loss |J - b| + b (eq. 1), and by `probe` the gradient J. So one forward and one
-    backward pass, with one set of dropout masks, give the loss that is compared with b, the loss that is logged and
-    the gradient. The sign is data (its gradient is not taken).
+    Every flooding loss has as its gradient the mean of w_i grad l_i, with weights w_i that are data: sign(J - b) for
+    flooding, sign(l_i - b) for iFlood. With a number `probe` that is always 0, the mean of (w_i + probe) l_i has that
+    gradient by the parameters, and J, the mean of l_i, by `probe`. So one forward and one backward pass, with one set
+    of dropout masks, give the loss that is compared with b, the loss that is logged and the gradient.
     """
 
-    def __init__(self, network: nn.Cell, flood_level: Parameter, probe: Parameter):
+    def __init__(self, network: nn.Cell, weighting: nn.Cell, probe: Parameter, example_inputs: int):
         super().__init__(auto_prefix=False)
-        self.network, self.flood_level, self.probe = network, flood_level, probe
+        self.network, self.weighting, self.probe, self.example_inputs = network, weighting, probe, example_inputs
 
     def construct(self, *inputs):
-        loss = self.network(*inputs)
-        direction = ops.stop_gradient(ops.sign(loss - self.flood_level))
-        return (direction + self.probe) * loss
+        own = len(inputs) - self.example_inputs
+        losses = self.network(*inputs[:own])  # [batch] or a scalar
+        weights = ops.stop_gradient(self.weighting(losses, *inputs[own:]))
+        return ((weights + self.probe) * losses).mean()
 
 
-class FloodingTrainOneStepCell(nn.TrainOneStepCell):
+class WeightedTrainOneStepCell(nn.TrainOneStepCell):
+    """One training step along the mean of w_i grad l_i.
+
+    Args:
+        network: a cell whose output is the losses l of a mini-batch, [batch] or their mean, a scalar.
+        optimizer: a MindSpore optimizer over `network`'s trainable parameters.
+        weighting: a cell that makes weights w of the losses, of their shape or a scalar; no gradient is taken of it.
+        max_grad_norm: largest global norm of the gradient (clipped above it); None does not clip.
+        example_inputs: so many of the last inputs, each [batch], are the weighting's and not the network's.
+        sens: unused, kept so that the cell stands wherever a `TrainOneStepCell` does.
+
+    Returns (when called):
+        the mean loss J, a scalar, float32.
+    """
+
+    def __init__(
+        self,
+        network: nn.Cell,
+        optimizer: nn.Cell,
+        weighting: nn.Cell,
+        max_grad_norm: float | None = None,
+        example_inputs: int = 0,
+        sens: float = 1.0,
+    ):
+        super().__init__(network, optimizer, sens)
+        probe = Parameter(Tensor(0.0, ms.float32), name="probe")
+        self.weighted = _Weighted(network, weighting, probe, example_inputs)
+        self.gradient = ops.GradOperation(get_by_list=True)
+        self.weights_and_probe = ParameterTuple((*self.weights, probe))
+        self.max_grad_norm = max_grad_norm
+
+    def construct(self, *inputs):
+        gradients = self.gradient(self.weighted, self.weights_and_probe)(*inputs)
+        loss = gradients[-1]
+        gradients = self.grad_reducer(gradients[:-1])
+        if self.max_grad_norm is not None:
+            gradients = ops.clip_by_global_norm(gradients, self.max_grad_norm)
+        return ops.depend(loss, self.optimizer(gradients))
+
+
+class _Direction(nn.Cell):
+    """sign(J - b): the gradient of the flooded loss |J - b| + b by J (eq. 1)."""
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.flood_level = Parameter(Tensor(-math.inf, ms.float32), name="flood_level", requires_grad=False)
+
+    def construct(self, losses):
+        return ops.sign(losses.mean() - self.flood_level)
+
+
+class FloodingTrainOneStepCell(WeightedTrainOneStepCell):
     """One training step with the flooded loss |J - b| + b; without a level, ordinary fine-tuning.
 
     Above the level b the step descends; below it the step ascends the mini-batch mean J (method of the paper,
     section 2; at J = b exactly the gradient is 0, as that of the absolute value).
 
     Args:
-        network: a cell whose output is the scalar mean loss J of a mini-batch.
+        network: a cell whose output is the mean loss J of a mini-batch, a scalar, or its losses.
         optimizer: a MindSpore optimizer over `network`'s trainable parameters.
         flood_level: b, in units of the loss; None trains without flooding. `set_flood_level` changes it at any time
             without compiling again.
@@ -42,7 +94,7 @@ class FloodingTrainOneStepCell(nn.TrainOneStepCell):
         sens: unused, kept so that the cell stands wherever a `TrainOneStepCell` does.
 
     Returns (when called):
-        the scalar loss J before flooding, float32.
+        the mean loss J before flooding, a scalar, float32.
     """
 
     def __init__(
@@ -53,26 +105,27 @@ class FloodingTrainOneStepCell(nn.TrainOneStepCell):
         max_grad_norm: float | None = None,
         sens: float = 1.0,
     ):
-        super().__init__(network, optimizer, sens)
-        self.flood_level = Parameter(Tensor(-math.inf, ms.float32), name="flood_level", requires_grad=False)
-        probe = Parameter(Tensor(0.0, ms.float32), name="probe")
-        self.flooded = _Flooded(network, self.flood_level, probe)
-        self.gradient = ops.GradOperation(get_by_list=True)
-        self.weights_and_probe = ParameterTuple((*self.weights, probe))
-        self.max_grad_norm = max_grad_norm
+        direction = _Direction()
+        super().__init__(network, optimizer, direction, max_grad_norm, sens=sens)
+        self.direction = direction
         self.set_flood_level(flood_level)
 
     def set_flood_level(self, flood_level: float | None) -> None:
         """Sets the level b, or, with None, ends flooding."""
-        self.flood_level.set_data(Tensor(-math.inf if flood_level is None else flood_level, ms.float32))
+        level = -math.inf if flood_level is None else flood_level
+        self.direction.flood_level.set_data(Tensor(level, ms.float32))
 
-    def construct(self, *inputs):
-        gradients = self.gradient(self.flooded, self.weights_and_probe)(*inputs)
-        loss = gradients[-1]
-        gradients = self.grad_reducer(gradients[:-1])
-        if self.max_grad_norm is not None:
-            gradients = ops.clip_by_global_norm(gradients, self.max_grad_norm)
-        return ops.depend(loss, self.optimizer(gradients))
+
+class ExampleLosses(nn.Cell):
+    """The cross-entropy of a classifier on every example of a batch, [batch]."""
+
+    def __init__(self, model: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, input_ids, attention_mask, token_type_ids, labels, perturbation=None):
+        logits = self.model(input_ids, attention_mask, token_type_ids, perturbation)  # [batch, labels]
+        return ops.cross_entropy(logits.astype(ms.float32), labels, reduction="none")
 
 
 class ClassificationLoss(nn.Cell):

@@ -14,7 +14,7 @@ import math
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore.ops.operations import _grad_ops
 
 
@@ -187,6 +187,45 @@ class Dropout(nn.Cell):
         if not self.training or self.p == 0:
             return x
         return x * (self.kept(x) * self.scale)
+
+
+class _SharedIntegers(nn.Cell):
+    """What `Dropout` draws from when its masks shall stay the same until a clock moves on.
+
+    A whole number of 32 bits is a hash (the finalizer of MurmurHash3, Appleby, 2011) of the clock, the number of the
+    dropout cell and the place in the mask; int32 products wrap around.
+    """
+
+    def __init__(self, clock: Parameter, number: int, seed: int):
+        super().__init__(auto_prefix=False)
+        self.clock, self.start = clock, _signed(number * 0x9E3779B1 + seed * 0x27D4EB2F)
+        self.first, self.second, self.stride = _signed(0x85EBCA6B), _signed(0xC2B2AE35), _signed(0x165667B1)
+        self.shift, self.xor, self.bits = ops.RightShift(), ops.BitwiseXor(), ops.BitwiseAnd()
+
+    def mixed(self, x, places):  # x ^ (x >>> places)
+        moved = self.shift(x, ops.ones_like(x) * places)
+        return self.xor(x, self.bits(moved, ops.ones_like(x) * ((1 << (32 - places)) - 1)))
+
+    def construct(self, shape, lowest, highest):
+        x = ops.arange(0, shape[0]).astype(ms.int32) + (self.clock * self.stride + self.start)
+        x = self.mixed(x, 16) * self.first
+        x = self.mixed(x, 13) * self.second
+        return self.mixed(x, 16)
+
+
+def _signed(number: int) -> int:
+    """The int32 with the same lowest 32 bits."""
+    number &= 0xFFFFFFFF
+    return number - 2**32 if number >= 2**31 else number
+
+
+def share_dropout_masks(network: nn.Cell, seed: int) -> Parameter:
+    """Makes every `Dropout` in a network repeat its mask until the returned clock, an int32 number, is changed."""
+    clock = Parameter(Tensor(0, ms.int32), name="dropout_clock", requires_grad=False)
+    dropouts = [cell for _, cell in network.cells_and_names() if isinstance(cell, Dropout)]
+    for number, each in enumerate(dropouts):
+        each.integers = _SharedIntegers(clock, number, seed)
+    return clock
 
 
 class _AttentionFunction(nn.Cell):

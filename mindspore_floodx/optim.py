@@ -69,7 +69,7 @@ def linear_warmup_decay(peak: float, warmup_ratio: float, total_steps: int) -> l
 
     The warm-up is the first `int(warmup_ratio * total_steps)` steps; with one, the first step has rate 0.
     """
-    warmup = int(warmup_ratio * total_steps)
+    warmup = int(warmup_ratio * total_steps + 1e-9)  # 500 / n * n may lie just below 500
     rising = (step / max(warmup, 1) for step in range(warmup))
     falling = ((total_steps - step) / max(total_steps - warmup, 1) for step in range(warmup, total_steps))
     return [peak * factor for factor in (*rising, *falling)]

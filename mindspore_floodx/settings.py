@@ -15,8 +15,9 @@ import yaml
 from .device import DEVICES
 from .errors import UserError, nearest
 from .flood_level import RULES, choose_flood_level
+from .methods import demand_right_settings, method_names
 
-METHODS = ("finetune", "flooding", "floodingx")
+METHODS = method_names()
 ACCORDANCE = ("none", "online", "snapshot", "both")
 
 
@@ -28,6 +29,7 @@ _AT_LEAST_ONE = (
     "threads",
     "max_train_examples",
     "sub_epochs",
+    "warmup_steps",
 )
 
 
@@ -54,8 +56,13 @@ class TrainSettings:
     max_train_examples: int | None = _setting(None, "use only the first so many training examples")
     min_words: int | None = _setting(None, "use only training examples of at least so many words")
     model: str = _setting("bert-base-uncased", "hub id, local model folder, or minilm (bundled 6-layer encoder)")
-    method: str = _setting("finetune", "finetune, flooding or floodingx (finds the flood level)", choices=METHODS)
-    flood_level: float | None = _setting(None, "flooding: the level b; by default configs/ has it for each data set")
+    method: str = _setting("finetune", "what training does to a batch's loss and gradient", choices=METHODS)
+    options: dict | None = _setting(  # noqa: RUF009 - the default is None
+        None, "settings of another package's method, by name; only in a settings file"
+    )
+    flood_level: float | None = _setting(
+        None, "flooding, iflood, softad, selective: the level b; by default configs/ has it for each data set"
+    )
     floodingx_runs: int = _setting(
         1, "floodingx: 1 switches flooding on at the turn; 2 measures in one run and trains with the level in another"
     )
@@ -79,10 +86,32 @@ class TrainSettings:
     flood_margin: float = _setting(0.05, "floodingx: distance from the threshold below which nothing counts")
     flood_window: int = _setting(4, "floodingx, change-point: sub-epochs of the plateau")
     flood_deviations: float = _setting(3.0, "floodingx, change-point: standard deviations above the plateau")
+    adversarial_steps: int | None = _setting(None, "pgd, freelb, tavat, infobert, selective: K, steps of ascent")
+    adversarial_step_size: float | None = _setting(None, "likewise: a, the length of a step")
+    adversarial_init: float | None = _setting(None, "likewise: e0, about the norm of the perturbation at the start")
+    adversarial_bound: float | None = _setting(None, "likewise: R, its largest norm; 0: none")
+    freelb_shared_dropout: bool | None = _setting(None, "freelb: the same dropout masks in all passes of a step")
+    tavat_mean_gradient: bool | None = _setting(None, "tavat: the mean of the passes' gradients; if not, their sum")
+    infobert_alpha: float | None = _setting(None, "infobert: weight of the lower bound (local anchored features)")
+    infobert_beta: float | None = _setting(None, "infobert: weight of the upper bound (information bottleneck)")
+    infobert_low: float | None = _setting(None, "infobert: tokens count from this quantile of the gradient's norm")
+    infobert_high: float | None = _setting(None, "infobert: to below this quantile")
+    infobert_learning_rate: float | None = _setting(None, "infobert: learning rate of the estimators' Adam")
+    adaflood_folds: int | None = _setting(None, "adaflood: auxiliary models, each trained without its fold")
+    adaflood_epochs: int | None = _setting(None, "adaflood: epochs of an auxiliary model")
+    adaflood_gamma: float | None = _setting(None, "adaflood: from the auxiliary model's level (0) to no flooding (1)")
+    adaflood_scale: float | None = _setting(None, "adaflood: factor of the auxiliary loss")
+    adaflood_shift: float | None = _setting(None, "adaflood: what is added to it")
+    selective_share: float | None = _setting(None, "selective: share of examples, the least robust, that are flooded")
+    selective_beta: float | None = _setting(None, "selective: weight of the other examples")
+    selective_epochs: int | None = _setting(None, "selective: epochs of the model that tells which are least robust")
     epochs: int = _setting(10, "passes over the training data; the last epoch's model is the result")
     batch_size: int = _setting(16, "examples in a step")
     learning_rate: float = _setting(2e-5, "peak learning rate")
     warmup_ratio: float = _setting(0.1, "share of all steps in which the rate rises; then it falls linearly to 0")
+    warmup_steps: int | None = _setting(
+        None, "so many steps instead, unless that is more than half of the run; then the share holds"
+    )
     weight_decay: float = _setting(0.01, "decoupled weight decay (none on biases and LayerNorm)")
     adam_epsilon: float = _setting(1e-8, "epsilon of Adam")
     max_grad_norm: float | None = _setting(None, "clip the gradient to this global norm")
@@ -121,24 +150,18 @@ class TrainSettings:
             raise UserError(f"warmup_ratio is {self.warmup_ratio}; it must lie between 0 and 1")
         if self.weight_decay < 0 or not 0 <= self.seed < 2**31:
             raise UserError("weight_decay must not be negative, and seed must lie between 0 and 2147483647")
-        if self.method == "flooding" and (self.flood_level is None or self.flood_level < 0):
+        if self.method == "floodingx" and self.flood_level is not None:
+            raise UserError("method floodingx finds the flood_level itself; leave it out, or use --method flooding")
+        demand_right_settings(self.method, self.to_dict())
+        if self.method not in ("finetune", "floodingx") and self.accordance in ("online", "both"):
             raise UserError(
-                f"method flooding needs a flood_level of 0 or more (it is {self.flood_level}); "
-                "give --flood-level, for example 0.1"
-            )
-        if self.method == "finetune" and self.flood_level is not None:
-            raise UserError("method finetune has no flood_level; add --method flooding, or leave --flood-level out")
-        if self.method == "flooding" and self.accordance in ("online", "both"):
-            raise UserError(
-                "accordance online is measured on the steps of fine-tuning; with method flooding use "
-                "--accordance snapshot, or let --method floodingx begin to flood"
+                f"accordance online is measured on the steps of fine-tuning; with method {self.method} use "
+                "--accordance snapshot"
             )
         if self.method == "floodingx":
             self._check_floodingx()
 
     def _check_floodingx(self) -> None:
-        if self.flood_level is not None:
-            raise UserError("method floodingx finds the flood_level itself; leave it out, or use --method flooding")
         if self.accordance == "none":
             raise UserError("method floodingx needs the accordance; use --accordance online")
         if self.floodingx_runs not in (1, 2):
@@ -149,6 +172,15 @@ class TrainSettings:
         """Returns the options of `flood_level.choose_flood_level`."""
         names = ("rule", "smoothing", "patience", "margin", "window", "deviations")
         return {name: getattr(self, f"flood_{name}") for name in names}
+
+    def warmup_share(self, total_steps: int) -> float:
+        """Returns the share of a run's steps in which the learning rate rises.
+
+        `warmup_steps` is meant for long runs; one that it would fill more than half of takes `warmup_ratio`.
+        """
+        if self.warmup_steps is None or 2 * self.warmup_steps > total_steps:
+            return self.warmup_ratio
+        return self.warmup_steps / total_steps
 
     @property
     def run_folder(self) -> Path:
@@ -181,7 +213,13 @@ def _checked(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
         except ValueError:
             pass
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        named = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[wanted]
+        named = {
+            int: "a whole number",
+            float: "a number",
+            str: "text",
+            bool: "true or false",
+            dict: "names and values",
+        }[wanted]
         raise UserError(f"{name} is {value!r}; expected {named}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} is {value}; expected a finite number")

@@ -18,6 +18,7 @@ from .data import DATASETS, TextDataset, load_dataset, load_files
 from .device import stoppable, use_device
 from .encoding import encode, epoch_order, load_tokenizer, make_batch
 from .errors import UserError, nearest
+from .files import replacing
 from .flood_level import FloodLevel, choose_flood_level
 from .monitor import AccordanceMonitor, sub_epoch_ends, write_decision
 from .plots import plot_accordance, plot_training
@@ -128,11 +129,15 @@ class _Training:
         import mindspore as ms
 
         from .bert import BertForSequenceClassification
+        from .defences.preparation import Preparation
         from .evaluation import Evaluator
-        from .flooding import ClassificationLoss, FloodingTrainOneStepCell
+        from .methods import find_defence
         from .optim import AdamW, linear_warmup_decay
 
         settings = self.settings
+        kind = find_defence(settings.method)
+        preparation = Preparation(settings, self.train_set, tuple(self.dataset.label_names), model_folder)
+        self.example_inputs = kind.prepare(preparation)
         ms.set_seed(settings.seed)
         self.model = BertForSequenceClassification.from_pretrained(
             model_folder, label_names=list(self.dataset.label_names), seed=settings.seed
@@ -143,15 +148,13 @@ class _Training:
                 f"max_length is {settings.max_length}, but {settings.model} has only {longest} positions; "
                 f"give --max-length {longest} or less"
             )
-        self.rates = linear_warmup_decay(settings.learning_rate, settings.warmup_ratio, self.total_steps)
+        warmup = settings.warmup_share(self.total_steps)
+        self.rates = linear_warmup_decay(settings.learning_rate, warmup, self.total_steps)
         self.optimizer = AdamW(
             self.model.trainable_params(), self.rates, epsilon=settings.adam_epsilon, weight_decay=settings.weight_decay
         )
-        self.step = FloodingTrainOneStepCell(
-            ClassificationLoss(self.model), self.optimizer, settings.flood_level, settings.max_grad_norm
-        )
+        self.defence = kind(self.model, self.optimizer, settings)
         self.evaluator = Evaluator(self.model)
-        self.flood_level = settings.flood_level
         self.monitor: AccordanceMonitor | None = None
         if settings.accordance != "none":
             self.monitor = AccordanceMonitor(settings, self.folder.path, self.model, self.optimizer)
@@ -160,8 +163,12 @@ class _Training:
 
     def flood_at(self, decision: FloodLevel) -> None:
         """Floods from now on at the level that was found."""
-        self.flood_level, self.seeks_level = decision.level, False
-        self.step.set_flood_level(decision.level)
+        from .defences.flooding import Flooding
+
+        assert isinstance(self.defence, Flooding)
+        assert decision.level is not None
+        self.seeks_level = False
+        self.defence.set_flood_level(decision.level)
         if self.monitor is not None:
             self.monitor.stop_training()
         tqdm.write(f"flooding at {decision.level:.4f}: {decision.reason}")
@@ -175,9 +182,9 @@ class _Training:
                 for epoch in range(settings.epochs):
                     self._epoch(epoch)
                     if settings.save_every_epoch:
-                        self.model.save_pretrained(self.folder.path / "checkpoints" / f"epoch-{epoch + 1}")
+                        self._save(self.folder.path / "checkpoints" / f"epoch-{epoch + 1}")
         except KeyboardInterrupt:
-            self.model.save_pretrained(self.folder.path / "checkpoint")
+            self._save(self.folder.path / "checkpoint")
             print(f"\nstopped; the model as it is now was saved in {self.folder.path / 'checkpoint'}", file=sys.stderr)
             raise
         finally:
@@ -203,16 +210,10 @@ class _Training:
         return "\n".join(lines)
 
     def _compile(self) -> None:
-        """Compiles both graphs once, for batches of any size and length, and says how long that took."""
-        import mindspore as ms
-        from mindspore import Tensor
-
+        """Compiles all graphs once, for batches of any size and length, and says how long that took."""
         started = time.perf_counter()
-        ids = Tensor(shape=[None, None], dtype=ms.int32)
-        self.step.set_inputs(ids, ids, ids, Tensor(shape=[None], dtype=ms.int32))
-        self.step.set_train()
         if self.monitor is None or self.monitor.online is None or self.settings.method == "floodingx":
-            self.step.compile(ids, ids, ids, Tensor(shape=[None], dtype=ms.int32))
+            self.defence.compile()
         if self.monitor is not None:
             self.monitor.compile()
         self.evaluator.compile()
@@ -222,16 +223,15 @@ class _Training:
     def _batches(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
         order = epoch_order(len(self.train_set), self.settings.seed, epoch)
         for start in range(0, len(order), self.settings.batch_size):
-            yield make_batch(self.train_set, order[start : start + self.settings.batch_size])
+            examples = order[start : start + self.settings.batch_size]
+            values = {name: of_all[examples] for name, of_all in self.example_inputs.items()}
+            yield make_batch(self.train_set, examples) | values
 
     def _train_on(self, batch: dict[str, np.ndarray]) -> float:
         """One step; returns the mean loss of the batch before it."""
-        from mindspore import Tensor
-
         if self.monitor is not None and self.monitor.online is not None:
             return self.monitor.online.add(batch)
-        self.step.set_train()
-        return float(self.step(*(Tensor(batch[name]) for name in _INPUTS)).asnumpy())
+        return self.defence.train_step(batch)
 
     def _epoch(self, epoch: int) -> None:
         started, losses, examples = time.perf_counter(), 0.0, 0
@@ -246,7 +246,7 @@ class _Training:
         )
         for within, batch in enumerate(bar, start=1):
             index = epoch * self.steps_per_epoch + within
-            began, level = time.perf_counter(), self.flood_level
+            began = time.perf_counter()
             loss = self._train_on(batch)
             seconds = time.perf_counter() - began
             rate = self.rates[index - 1]
@@ -256,7 +256,7 @@ class _Training:
                     "step": index,
                     "epoch": epoch + 1,
                     "loss": loss,
-                    "flooded": int(level is not None and np.float32(loss) < np.float32(level)),
+                    "flooded": self.defence.flooded,
                     "learning_rate": rate,
                     "tokens_per_second": float(batch["attention_mask"].sum() / seconds),
                 }
@@ -295,11 +295,21 @@ class _Training:
             elif step == self.total_steps:
                 tqdm.write(f"flooding was never switched on: {decision.reason}")
 
+    def _save(self, folder: Path) -> None:
+        """Writes the model and, beside it, what the method learned."""
+        from safetensors.numpy import save_file
+
+        self.model.save_pretrained(folder)
+        state = self.defence.state()
+        if state:
+            with replacing(folder / "defence.safetensors") as temporary:
+                save_file(state, temporary)
+
     def _finish(self) -> Path:
         from ckpt_convert import to_pytorch
 
         checkpoint = self.folder.path / "checkpoint"
-        self.model.save_pretrained(checkpoint)
+        self._save(checkpoint)
         report = to_pytorch(checkpoint, self.folder.path / "export", verify=True)
         print(
             f"exported to {self.folder.path / 'export'}; "
@@ -309,9 +319,6 @@ class _Training:
         if self.monitor is not None and not all(map(math.isnan, self.monitor.accordance)):
             plot_accordance(self.folder.path)
         return self.folder.path
-
-
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "labels")
 
 
 def _demand_finite(loss: float, where: str) -> None:

@@ -63,8 +63,10 @@ class TestThePapers:
         for path in paths:
             content = read_settings_file(path)
             assert content, path
-            kind = "dataset" if path.parent.name == "datasets" else "method"
-            resolve({kind: path.stem})
+            if path.parent.name == "originals":
+                assert path.stem.startswith(resolve({}, path).method)
+            else:
+                resolve({path.parent.name.removesuffix("s"): path.stem})
 
 
 class TestLayers:
@@ -174,9 +176,19 @@ class TestRefused:
                 r"method is 'floding' (did you mean 'flooding'?); choose one of finetune, flooding",
             ),
             ({"device": "gpu "}, "device is 'gpu '"),
-            ({"method": "finetune", "flood_level": 0.1}, "add --method flooding"),
-            ({"method": "flooding", "flood_level": -0.1}, "needs a flood_level of 0 or more (it is -0.1)"),
-            ({"method": "flooding", "flood_level": None}, "needs a flood_level of 0 or more (it is None)"),
+            ({"method": "finetune", "flood_level": 0.1}, "finetune has no flood_level: leave --flood-level out"),
+            ({"method": "flooding", "flood_level": -0.1}, "flood_level is -0.1; it must be 0 or more"),
+            ({"method": "flooding", "flood_level": None}, "method flooding needs a flood_level; give --flood-level"),
+            ({"method": "freelb", "adversarial_steps": 0}, "adversarial_steps is 0; it must be at least 1"),
+            ({"method": "pgd", "adversarial_step_size": 0}, "adversarial_step_size is 0.0; it must be above 0"),
+            ({"method": "tavat", "adversarial_bound": -1}, "adversarial_bound is -1.0; it must be 0 or more"),
+            ({"method": "tavat", "infobert_alpha": 0.1}, "method tavat has no infobert_alpha"),
+            ({"method": "pgd", "flood_level": 0.1}, "it belongs to flooding, iflood, softad, selective"),
+            ({"method": "infobert", "infobert_low": 0.95}, "the first must be below the second"),
+            ({"method": "adaflood", "adaflood_folds": 1}, "adaflood_folds is 1; it must be at least 2"),
+            ({"method": "adaflood", "adaflood_gamma": 1.5}, "adaflood_gamma is 1.5; it must lie between 0 and 1"),
+            ({"method": "pgd", "accordance": "online"}, "with method pgd use --accordance snapshot"),
+            ({"warmup_steps": 0}, "warmup_steps is 0; it must be at least 1"),
         ],
     )
     def test_types_and_ranges(self, given, said):
@@ -200,3 +212,11 @@ def test_saved_settings_make_the_same_run(tmp_path):
 def test_every_setting_explains_itself():
     for each in dataclasses.fields(TrainSettings):
         assert each.metadata["help"].split(), each.name
+
+
+def test_warm_up_by_steps_is_for_runs_that_are_long_enough():
+    settings = resolve({"method": "pgd"})
+    assert settings.warmup_steps == 500
+    assert settings.warmup_share(2000) == 0.25
+    assert settings.warmup_share(999) == settings.warmup_ratio == 0.1
+    assert resolve({}).warmup_share(2000) == 0.1

@@ -113,7 +113,7 @@ class TestTheRunFolder:
 
     def test_one_graph_for_training_and_one_for_evaluation(self, finished):
         _, _, training = finished
-        assert len(training.step.compile_cache) == 1
+        assert len(training.defence.step.compile_cache) == 1
         assert len(training.evaluator.forward.compile_cache) == 1
         assert training.compile_seconds > 0
 

@@ -53,6 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
         hint = hints[each.name]
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         kind = next(kind for kind in kinds if kind is not type(None))
+        if kind is dict:
+            continue
         text = each.metadata["help"] + ("" if each.default is None else f" (default {each.default})")
         option = each.metadata.get("option", "--" + each.name.replace("_", "-"))
         if kind is bool:

@@ -1,0 +1,55 @@
+"""FreeLB (Zhu et al., 2020): the mean gradient at all K perturbations of an ascent trains the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn
+
+from ..flooding import ClassificationLoss
+from ..layers import share_dropout_masks
+from .perturbation import AccumulatedGradient, PerturbationDefence, Totals, ascend, pass_shapes
+
+if TYPE_CHECKING:
+    from ..bert import BertForSequenceClassification
+    from ..settings import TrainSettings
+
+
+class _Pass(nn.Cell):
+    """Adds share grad CE(e + delta) to the totals; returns CE and the next perturbation."""
+
+    def __init__(self, loss: nn.Cell, totals: Totals, weights: list[Parameter]):
+        super().__init__(auto_prefix=False)
+        self.gradient = AccumulatedGradient(loss, totals, weights)
+
+    def construct(self, perturbation, step_size, bound, share, *batch):
+        loss, gradient = self.gradient(perturbation, share, *batch)
+        return loss, ascend(perturbation, gradient, step_size, bound)
+
+
+class FreeLB(PerturbationDefence):
+    """K forward and K backward passes, each for the perturbation and the parameters at once, and one step.
+
+    With `freelb_shared_dropout` all passes of a step have the same dropout masks, as in the original.
+    """
+
+    def __init__(self, model: BertForSequenceClassification, optimizer: nn.Optimizer, settings: TrainSettings):
+        super().__init__(model, optimizer, settings)
+        totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
+        self.clock = share_dropout_masks(model, settings.seed) if settings.freelb_shared_dropout else None
+        passed = _Pass(ClassificationLoss(model), totals, list(optimizer.parameters))
+        perturbation, step_size, bound, *batch = pass_shapes(self)
+        self.one_pass = self.graph(passed, perturbation, step_size, bound, [], *batch)
+
+    def passes(self, start: Tensor, batch: tuple[Tensor, ...]) -> list[Tensor]:
+        if self.clock is not None:
+            self.clock.set_data(Tensor(self.steps_taken, ms.int32))
+        share = Tensor(1.0 / self.steps, ms.float32)
+        losses, following = [], start
+        for _ in range(self.steps):
+            self.perturbation = following
+            loss, following = self.one_pass(self.perturbation, self.step_size, self.bound, share, *batch)
+            losses.append(loss)
+        self.apply()
+        return losses

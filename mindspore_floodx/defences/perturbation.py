@@ -1,0 +1,218 @@
+"""What adversarial training has in common: perturbations of the word embeddings, moved along the loss's gradient.
+
+The steps of a batch's perturbation run one after the other through graphs that are compiled once, whatever their
+number; the gradient by the parameters is added up on the device between them.
+
+Shapes: B batch, L length, H hidden size. |x| is the norm over an example's tokens and dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+from ..accordance_cells import Zero
+from .base import Batch, Defence, batch_shapes, tensors
+
+if TYPE_CHECKING:
+    from ..bert import BertForSequenceClassification
+    from ..settings import TrainSettings
+
+
+def initial_perturbation(noise: np.ndarray, attention_mask: np.ndarray, size: float) -> np.ndarray:
+    """Returns noise * mask * size / sqrt(tokens * H), float32 [B, L, H] (FreeLB, algorithm 1).
+
+    Args:
+        noise: float32 [B, L, H], uniform in [-1, 1).
+        attention_mask: int32 [B, L].
+        size: e0, about the norm of the result.
+    """
+    tokens = np.maximum(attention_mask.sum(axis=1), 1)
+    scale = size / np.sqrt(tokens * noise.shape[2])  # [B]
+    return (noise * (attention_mask * scale[:, None])[:, :, None]).astype(np.float32)
+
+
+def norms(x, axis):
+    """The norm over `axis`, kept; 0 for 0."""
+    return ops.sqrt((x * x).sum(axis=axis, keepdims=True))
+
+
+def divided(x, size):
+    """x / size, and 0 where the size is 0."""
+    return x * ops.select(size > 0, 1.0 / ops.maximum(size, 1e-30), ops.zeros_like(size))
+
+
+def project(perturbation, bound):
+    """Pi: scales each example's perturbation [B, L, H] down to the norm `bound`; a bound of infinity leaves it."""
+    return perturbation * ops.minimum(bound / ops.maximum(norms(perturbation, (1, 2)), 1e-30), 1.0)
+
+
+def ascend(perturbation, gradient, step_size, bound):
+    """Pi(delta + a g / |g|), each example for itself; an example without a gradient stays where it is."""
+    return project(perturbation + divided(gradient, norms(gradient, (1, 2))) * step_size, bound)
+
+
+class Ascent(nn.Cell):
+    """delta <- Pi(delta + a g / |g|) with g the loss's gradient by the perturbation delta alone."""
+
+    def __init__(self, loss: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.loss = _AtPerturbation(loss)
+        self.gradient = ops.GradOperation()
+
+    def construct(self, perturbation, step_size, bound, *batch):
+        gradient = self.gradient(self.loss)(perturbation, *batch)
+        return ascend(perturbation, gradient, step_size, bound)
+
+
+class _AtPerturbation(nn.Cell):
+    """The loss with the perturbation as its first input."""
+
+    def __init__(self, loss: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.loss = loss
+
+    def construct(self, perturbation, input_ids, attention_mask, token_type_ids, labels):
+        return self.loss(input_ids, attention_mask, token_type_ids, labels, perturbation)
+
+
+class _Probed(nn.Cell):
+    """(share + probe) J, with a `probe` that is always 0: share grad J by the weights and J by the probe."""
+
+    def __init__(self, loss: nn.Cell, probe: Parameter):
+        super().__init__(auto_prefix=False)
+        self.loss, self.probe = loss, probe
+
+    def construct(self, perturbation, share, input_ids, attention_mask, token_type_ids, labels):
+        loss = self.loss(input_ids, attention_mask, token_type_ids, labels, perturbation)
+        return (share + self.probe) * loss
+
+
+_assign_add = ops.MultitypeFuncGraph("assign_add")
+
+
+@_assign_add.register("Tensor", "Tensor")
+def _assign_add_one(total, gradient):
+    return ops.assign_add(total, gradient)
+
+
+class Totals(nn.Cell):
+    """The gradients by some weights, added up over the passes of a training step."""
+
+    def __init__(self, weights: list[Parameter]):
+        super().__init__(auto_prefix=False)
+        self.totals = ParameterTuple(
+            Parameter(Tensor(np.zeros(each.shape, np.float32)), name=f"total.{each.name}", requires_grad=False)
+            for each in weights
+        )
+        self.map = ops.HyperMap()
+
+    def construct(self, gradients):
+        return self.map(_assign_add, self.totals, gradients)
+
+
+class AccumulatedGradient(nn.Cell):
+    """The loss J at a perturbation and share grad J by it; share grad J by the weights is added to the totals."""
+
+    def __init__(self, loss: nn.Cell, totals: Totals, weights: list[Parameter]):
+        super().__init__(auto_prefix=False)
+        probe = Parameter(Tensor(0.0, ms.float32), name="probe")
+        self.probed, self.totals = _Probed(loss, probe), totals
+        self.weights_and_probe = ParameterTuple((*weights, probe))
+        self.gradient = ops.GradOperation(get_all=True, get_by_list=True)
+
+    def construct(self, perturbation, share, *batch):
+        by_inputs, by_weights = self.gradient(self.probed, self.weights_and_probe)(perturbation, share, *batch)
+        added = self.totals(by_weights[:-1])
+        return ops.depend(by_weights[-1], added), by_inputs[0]
+
+
+class ApplyTotals(nn.Cell):
+    """An optimizer's step along the totals."""
+
+    def __init__(self, optimizer: nn.Optimizer, totals: Totals, max_grad_norm: float | None):
+        super().__init__(auto_prefix=False)
+        self.optimizer, self.totals, self.max_grad_norm = optimizer, totals.totals, max_grad_norm
+
+    def construct(self):
+        gradients = self.totals
+        if self.max_grad_norm is not None:
+            gradients = ops.clip_by_global_norm(gradients, self.max_grad_norm)
+        return self.optimizer(gradients)
+
+
+class PerturbationDefence(Defence):
+    """Adversarial training with K steps of a perturbation of the word embeddings.
+
+    Attributes:
+        steps, step_size, size, bound: K, a, e0 and R (infinity: no projection), from the settings.
+        perturbation: that of the last pass whose gradient the parameters got, [B, L, H].
+    """
+
+    perturbation: Tensor | None = None
+
+    def __init__(self, model: BertForSequenceClassification, optimizer: nn.Optimizer, settings: TrainSettings):
+        super().__init__(model, optimizer, settings)
+        assert settings.adversarial_steps and settings.adversarial_step_size is not None
+        assert settings.adversarial_init is not None
+        self.steps, self.size = settings.adversarial_steps, settings.adversarial_init
+        self.step_size = Tensor(settings.adversarial_step_size, ms.float32)
+        self.bound = Tensor(settings.adversarial_bound or math.inf, ms.float32)
+        self.forward_passes = self.backward_passes = self.steps
+        self.steps_taken = 0
+        self.cells: list[Any] = []
+
+    def graph(self, cell: nn.Cell, *shapes: Any) -> nn.Cell:
+        """Returns the cell, which `compile` will compile for inputs like `shapes` (None stands for any size)."""
+        inputs = [Tensor(shape=list(s), dtype=ms.float32) if isinstance(s, (list, tuple)) else s for s in shapes]
+        cell.set_inputs(*inputs)
+        self.cells.append((cell, inputs))
+        return cell
+
+    def steps_along(self, optimizer: nn.Optimizer, max_grad_norm: float | None) -> tuple[Totals, Any]:
+        """Returns totals for an optimizer's parameters, and what takes the step along them and clears them."""
+        totals = Totals(list(optimizer.parameters))
+        apply, clear = self.graph(ApplyTotals(optimizer, totals, max_grad_norm)), self.graph(Zero(totals.totals))
+
+        def step() -> None:
+            apply()
+            clear()
+
+        return totals, step
+
+    def compile(self) -> None:
+        for cell, inputs in self.cells:
+            cell.set_train()
+            cell.compile(*inputs)
+
+    def noise(self, batch: Batch) -> np.ndarray:
+        """Returns the noise of the next step, uniform in [-1, 1), float32 [B, L, H]; it depends on seed and step."""
+        generator = np.random.default_rng([self.settings.seed, self.steps_taken])
+        shape = (*batch["input_ids"].shape, self.model.config.hidden_size)
+        return generator.random(shape, dtype=np.float32) * np.float32(2) - np.float32(1)
+
+    def train_step(self, batch: Batch, noise: np.ndarray | None = None) -> float:
+        """As `Defence.train_step`; `noise` takes the place of the noise that the perturbation starts from."""
+        for cell, _ in self.cells:
+            cell.set_train()
+        noise = self.noise(batch) if noise is None else noise
+        start = Tensor(initial_perturbation(noise, batch["attention_mask"], self.size))
+        losses = self.passes(start, tensors(batch))
+        self.steps_taken += 1
+        return sum(float(each.asnumpy()) for each in losses) / len(losses)
+
+    def passes(self, start: Tensor, batch: tuple[Tensor, ...]) -> list[Tensor]:
+        """Trains on a batch from the perturbation `start` on; returns the losses whose mean is J."""
+        raise NotImplementedError
+
+    def perturbation_shape(self) -> list[int | None]:
+        return [None, None, self.model.config.hidden_size]
+
+
+def pass_shapes(defence: PerturbationDefence) -> tuple[Any, ...]:
+    """Returns perturbation, step size, bound and batch, as most graphs of a pass take them."""
+    return (defence.perturbation_shape(), [], [], *batch_shapes())

@@ -1,0 +1,38 @@
+"""Adversarial training with projected gradient ascent (Madry et al., 2018) on the word embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mindspore import Tensor, nn
+
+from ..flooding import ClassificationLoss, FloodingTrainOneStepCell
+from .base import batch_shapes
+from .perturbation import Ascent, PerturbationDefence, pass_shapes
+
+if TYPE_CHECKING:
+    from ..bert import BertForSequenceClassification
+    from ..settings import TrainSettings
+
+
+class PGD(PerturbationDefence):
+    """K steps of ascent without a gradient by the parameters, then one training step at the last perturbation.
+
+    K + 1 forward and K + 1 backward passes; the first K backward passes stop at the embeddings' gradient.
+    """
+
+    def __init__(self, model: BertForSequenceClassification, optimizer: nn.Optimizer, settings: TrainSettings):
+        super().__init__(model, optimizer, settings)
+        self.forward_passes = self.backward_passes = self.steps + 1
+        self.ascent = self.graph(Ascent(ClassificationLoss(model)), *pass_shapes(self))
+        self.step = self.graph(
+            FloodingTrainOneStepCell(ClassificationLoss(model), optimizer, max_grad_norm=settings.max_grad_norm),
+            *batch_shapes(),
+            self.perturbation_shape(),
+        )
+
+    def passes(self, start: Tensor, batch: tuple[Tensor, ...]) -> list[Tensor]:
+        self.perturbation = start
+        for _ in range(self.steps):
+            self.perturbation = self.ascent(self.perturbation, self.step_size, self.bound, *batch)
+        return [self.step(*batch, self.perturbation)]
