@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from .accordance_result import AccordanceOfGradients, accordance_from_products
 from .device import use_device
@@ -17,6 +16,7 @@ from .errors import UserError
 from .files import write_json
 from .model_config import labels_of, read_config
 from .pretrained import find_model
+from .runs import settings_of
 from .settings import TrainSettings, resolve
 from .trainer import load_data
 
@@ -152,11 +152,7 @@ def _settings(source: Path, is_run: bool, given: Mapping[str, Any]) -> TrainSett
     given = {name: value for name, value in given.items() if value is not None}
     if not is_run:
         return resolve({"model": str(source)} | given)
-    try:
-        made_with = yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8"))
-        return TrainSettings(**(made_with | given))
-    except (OSError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{source / 'config.yaml'} holds no settings of a run ({error}); give a run folder") from None
+    return settings_of(source, given)
 
 
 def _models(source: Path, is_run: bool, every_epoch: bool) -> list[Path]:

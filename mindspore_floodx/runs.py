@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,19 @@ def is_finished(settings: TrainSettings, fingerprints: dict[str, Any] | None = N
     wanted = settings.to_dict() | {"overwrite": False}
     same_data = fingerprints is None or data == fingerprints
     return (path / "export").exists() and made_with | {"overwrite": False} == wanted and same_data
+
+
+def settings_of(run: Path, given: Mapping[str, Any] | None = None) -> TrainSettings:
+    """Returns the settings a run was made with (its config.yaml); those that are `given` replace the run's.
+
+    Raises:
+        UserError: config.yaml cannot be read, holds no settings, or what is given is out of range.
+    """
+    try:
+        made_with = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        return TrainSettings(**(made_with | dict(given or {})))
+    except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{run / 'config.yaml'} holds no settings of a run ({error}); give a run folder") from None
 
 
 def _is_run(path: Path) -> bool:
