@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .bert import BertConfig, BertForSequenceClassification
     from .flood_level import choose_flood_level
     from .flooding import FloodingTrainOneStepCell
+    from .smoothness import measure_smoothness
     from .trainer import train
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ _HOMES = {
     "attack": "attacks",
     "choose_flood_level": "flood_level",
     "measure_accordance": "accordance_of_run",
+    "measure_smoothness": "smoothness",
     "train": "trainer",
 }
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "attack",
     "choose_flood_level",
     "measure_accordance",
+    "measure_smoothness",
     "train",
 ]
 

@@ -1,6 +1,8 @@
-"""Accuracy and loss of a classifier on a whole set."""
+"""Accuracy and loss of a classifier on a whole set, and its logits under noise on the word embeddings."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import mindspore as ms
 import numpy as np
@@ -50,6 +52,35 @@ class Evaluator:
     def evaluate(self, encoded: EncodedSplit, batch_size: int, f1: bool = False) -> dict[str, float]:
         """Returns eval_loss (mean cross-entropy) and eval_accuracy, and eval_f1 of class 1 if asked for."""
         return scores(self.logits(encoded, batch_size), encoded.labels, f1)
+
+
+class _PerturbedLogits(nn.Cell):
+    def __init__(self, model: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, input_ids, attention_mask, token_type_ids, perturbation):
+        return self.model(input_ids, attention_mask, token_type_ids, perturbation)
+
+
+class PerturbedEvaluator:
+    """Runs a classifier without dropout on perturbed word embeddings; one graph for every batch size and length."""
+
+    def __init__(self, model: nn.Cell):
+        self.forward = _PerturbedLogits(model)
+        ids = Tensor(shape=[None, None], dtype=ms.int32)
+        noise = Tensor(shape=[None, None, model.config.hidden_size], dtype=ms.float32)
+        self.forward.set_inputs(ids, ids, ids, noise)
+
+    def logits(self, batch: Mapping[str, np.ndarray], perturbation: np.ndarray) -> np.ndarray:
+        """Returns the logits of a batch of `make_batch`, float32 [batch, labels].
+
+        `perturbation`, float32 [batch, length, hidden], is added to what the word embedding gives, before position and
+        token type embeddings and LayerNorm; at padding it plays no role.
+        """
+        self.forward.set_train(False)
+        inputs = (Tensor(batch[name]) for name in ("input_ids", "attention_mask", "token_type_ids"))
+        return self.forward(*inputs, Tensor(perturbation)).asnumpy()
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, f1: bool = False) -> dict[str, float]:

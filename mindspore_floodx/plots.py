@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,43 @@ def plot_sweep(table: pd.DataFrame, target: Path, dataset: str) -> Path:
     right.legend(frameon=False)
     figure.suptitle(f"{dataset}, flooding")
     return _save(figure, target)
+
+
+def plot_smoothness(table: pd.DataFrame, targets: Sequence[Path], title: str) -> None:
+    """Draws loss and accuracy against the noise's standard deviation, a curve a run (the paper's Figure 1).
+
+    Args:
+        table: columns run, deviation, draw, loss, accuracy. The line is the mean over the draws, the band one standard
+            deviation of them to either side.
+        targets: the files to write; their suffixes are the formats.
+    """
+    plt = _pyplot()
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), constrained_layout=True)
+    names = list(dict.fromkeys(table["run"]))
+    colours = [f"C{index}" for index in range(len(names))]
+    if len(names) > 10:  # more than the default cycle has
+        colours = list(plt.colormaps["turbo"](np.linspace(0.05, 0.95, len(names))))
+    for name, colour, marker in zip(names, colours, itertools.cycle("os^Dv<>p")):
+        draws = table[table["run"] == name].groupby("deviation")[["loss", "accuracy"]]
+        mean, spread = draws.mean(), draws.std()
+        for axes, column, scale in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
+            middle, width = scale * mean[column], scale * spread[column]
+            axes.plot(mean.index, middle, marker=marker, markersize=4, color=colour)
+            axes.fill_between(mean.index, middle - width, middle + width, color=colour, alpha=0.2, linewidth=0)
+    left, right = panels
+    for axes, label in ((left, "mean cross-entropy, evaluation set"), (right, "accuracy, evaluation set (%)")):
+        axes.set(xlabel="standard deviation of the noise on the word embeddings", ylabel=label)
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+    left.set_ylim(0, 1.05 * left.dataLim.ymax)
+    labels = [name.replace("$", r"\$") for name in names]  # no formula is meant
+    columns = max(1, 120 // (max(map(len, labels)) + 6))
+    figure.legend(left.get_lines(), labels, frameon=False, loc="outside lower center", ncols=min(columns, len(labels)))
+    figure.suptitle(title)
+    for target in targets:
+        with replacing(target) as temporary:
+            figure.savefig(temporary, dpi=120)
+    plt.close(figure)
 
 
 def flood_decision(run: Path) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ def test_public_names():
         "attack",
         "choose_flood_level",
         "measure_accordance",
+        "measure_smoothness",
         "train",
     }
     assert names == set(mindspore_floodx.__all__)
@@ -50,7 +51,7 @@ def test_version_is_the_installed_one():
     assert mindspore_floodx.__version__ == importlib.metadata.version("mindspore-floodx")
 
 
-@pytest.mark.parametrize("name", ["train", "data", "attack", "accordance", "sweep", "demo", "convert"])
+@pytest.mark.parametrize("name", ["train", "data", "attack", "accordance", "sweep", "smoothness", "demo", "convert"])
 def test_console_commands(monkeypatch, name):
     """Every installed command leads to a module with a `main`, and run/ has a thin script for it."""
     (entry,) = [

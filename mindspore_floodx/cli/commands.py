@@ -31,6 +31,10 @@ def sweep() -> None:
     _run("mindspore_floodx.cli.sweep")
 
 
+def smoothness() -> None:
+    _run("mindspore_floodx.cli.smoothness")
+
+
 def demo() -> None:
     _run("mindspore_floodx.cli.demo")
 
