@@ -104,13 +104,13 @@ class BertEmbeddings(nn.Cell):
         self.LayerNorm = _layer_norm(config)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def construct(self, input_ids, token_type_ids, positions, perturbation=None):
-        """(T,) thrice, (T, H) -> (T, H), and the word embeddings with the perturbation (T, H)."""
+    def words(self, input_ids, perturbation=None):  # (T,), (T, H) -> (T, H)
         words = self.word_embeddings(input_ids)
-        if perturbation is not None:
-            words = words + perturbation
+        return words if perturbation is None else words + perturbation
+
+    def construct(self, words, token_type_ids, positions):  # (T, H), (T,), (T,) -> (T, H)
         hidden = words + self.token_type_embeddings(token_type_ids) + self.position_embeddings(positions)
-        return self.dropout(self.LayerNorm(hidden)), words
+        return self.dropout(self.LayerNorm(hidden))
 
 
 class BertSelfAttention(nn.Cell):
@@ -237,12 +237,11 @@ class BertModel(nn.Cell):
         self.packing = Packing(config.num_attention_heads)
         self.take = TakeRows()
 
-    def construct(self, input_ids, attention_mask, token_type_ids, perturbation=None, whole=False):
-        """Runs the encoder.
+    def construct(self, input_ids, attention_mask, token_type_ids, perturbation=None, whole=False, output_packed=False):
+        """Returns the pooled state (B, H) and, if `whole`, all hidden states (B, L, H), 0 at padding.
 
-        Returns three things: the pooled state (B, H); if `whole`, all hidden states (B, L, H), 0 at padding; and, as
-        the batch is packed, word embeddings with the perturbation (T, H), embeddings (T, H), the last state of [CLS]
-        (B, H) and the places (T,) of the tokens in the batch (see `Packing`).
+        With `output_packed` the second is instead, without padding (see `Packing`): the word embeddings with the
+        perturbation (T, H), the embeddings (T, H), the last state of [CLS] (B, H) and the tokens' places (T,).
         """
         batch, length = input_ids.shape
         # a row of nothing but padding attends to its first token: it has to attend to something
@@ -252,17 +251,18 @@ class BertModel(nn.Cell):
         places, packed, to_heads, from_heads = self.packing(attention_mask)
         if perturbation is not None:
             perturbation = self.take(perturbation.reshape((batch * length, -1)), places, packed)
-        embedded, words = self.embeddings(
-            input_ids.reshape(-1)[places], token_type_ids.reshape(-1)[places], places % length, perturbation
-        )
+        words = self.embeddings.words(input_ids.reshape(-1)[places], perturbation)
+        embedded = self.embeddings(words, token_type_ids.reshape(-1)[places], places % length)
         first = packed.reshape((batch, length))[:, 0]
         states, summary = self.encoder(embedded, attention_mask, to_heads, from_heads, first, whole)
+        if output_packed:
+            return self.pooler(summary), (words, embedded, summary, places)
         hidden = ()
         if whole:
             real = (attention_mask != 0).astype(embedded.dtype).reshape((batch, length, 1))
             for state in (embedded, *states):
                 hidden = (*hidden, self.take(state, packed, places).reshape((batch, length, -1)) * real)
-        return self.pooler(summary), hidden, (words, embedded, summary, places)
+        return self.pooler(summary), hidden
 
 
 class BertForSequenceClassification(nn.Cell):
@@ -299,9 +299,7 @@ class BertForSequenceClassification(nn.Cell):
             logits [batch, labels]; with `output_hidden_states` a pair of these and a tuple of num_hidden_layers + 1
             tensors [batch, length, hidden], which are 0 at padding.
         """
-        pooled, states, _ = self.bert(
-            input_ids, attention_mask, token_type_ids, perturbation, whole=output_hidden_states
-        )
+        pooled, states = self.bert(input_ids, attention_mask, token_type_ids, perturbation, whole=output_hidden_states)
         logits = self.classifier(self.dropout(pooled))
         if output_hidden_states:
             return logits, states

@@ -116,10 +116,10 @@ class _Objective(nn.Cell):
         self.nonzero = ops.NonZero()
 
     def construct(self, perturbation, share, share_nce, chosen, input_ids, attention_mask, token_type_ids, labels):
-        pooled, _, features = self.model.bert(input_ids, attention_mask, token_type_ids, perturbation)
+        pooled, packed = self.model.bert(input_ids, attention_mask, token_type_ids, perturbation, output_packed=True)
         logits = self.model.classifier(self.model.dropout(pooled))
         loss = ops.cross_entropy(logits.astype(ms.float32), labels)
-        words, embedded, sentences, places = features
+        words, embedded, sentences, places = packed
         real = (attention_mask.reshape(-1)[places] != 0).astype(ms.float32).reshape((-1, 1))
         upper = self.gaussian.upper_bound(words, embedded, real)
         likelihood = self.gaussian.negative_log_likelihood(words, embedded, real)
