@@ -20,7 +20,7 @@ demo: $(VENV)/.demo-installed  ## fine-tuning and flooding side by side, attacke
 	$(BIN)/python run/demo.py
 
 test: $(VENV)/.test-installed lint  ## ruff, mypy, pytest
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.test-installed  ## ruff and mypy alone
 	$(BIN)/ruff check .

