@@ -12,9 +12,10 @@ class _Weighted(nn.Cell):
     """Turns the losses of a batch into the function whose gradient a method trains with, and which also tells J.
 
     Every flooding loss has as its gradient the mean of w_i grad l_i, with weights w_i that are data: sign(J - b) for
-    flooding, sign(l_i - b) for iFlood. With a number `probe` that is always 0, the mean of (w_i + probe) l_i has that
-    gradient by the parameters, and J, the mean of l_i, by `probe`. So one forward and one backward pass, with one set
-    of dropout masks, give the loss that is compared with b, the loss that is logged and the gradient.
+    flooding, sign(l_i - b) for iFlood. With numbers `probe` that are always 0, the mean of (w_i + probe_0) l_i +
+    probe_1 [w_i < 0] has that gradient by the parameters, and by `probe` J, the mean of l_i, and the share of losses
+    that rise. So one forward and one backward pass, with one set of dropout masks, give the loss that is compared with
+    b, the loss that is logged and the gradient.
     """
 
     def __init__(self, network: nn.Cell, weighting: nn.Cell, probe: Parameter, example_inputs: int):
@@ -25,7 +26,8 @@ class _Weighted(nn.Cell):
         own = len(inputs) - self.example_inputs
         losses = self.network(*inputs[:own])  # [batch] or a scalar
         weights = ops.stop_gradient(self.weighting(losses, *inputs[own:]))
-        return ((weights + self.probe) * losses).mean()
+        rising = (weights < 0).astype(ms.float32)
+        return ((weights + self.probe[0]) * losses).mean() + (self.probe[1] * rising).mean()
 
 
 class WeightedTrainOneStepCell(nn.TrainOneStepCell):
@@ -40,7 +42,7 @@ class WeightedTrainOneStepCell(nn.TrainOneStepCell):
         sens: unused, kept so that the cell stands wherever a `TrainOneStepCell` does.
 
     Returns (when called):
-        the mean loss J, a scalar, float32.
+        the mean loss J and the share of losses with a negative weight, which the step raises, both in a float32 [2].
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class WeightedTrainOneStepCell(nn.TrainOneStepCell):
         sens: float = 1.0,
     ):
         super().__init__(network, optimizer, sens)
-        probe = Parameter(Tensor(0.0, ms.float32), name="probe")
+        probe = Parameter(Tensor([0.0, 0.0], ms.float32), name="probe")
         self.weighted = _Weighted(network, weighting, probe, example_inputs)
         self.gradient = ops.GradOperation(get_by_list=True)
         self.weights_and_probe = ParameterTuple((*self.weights, probe))
@@ -61,11 +63,11 @@ class WeightedTrainOneStepCell(nn.TrainOneStepCell):
 
     def construct(self, *inputs):
         gradients = self.gradient(self.weighted, self.weights_and_probe)(*inputs)
-        loss = gradients[-1]
+        seen = gradients[-1]
         gradients = self.grad_reducer(gradients[:-1])
         if self.max_grad_norm is not None:
             gradients = ops.clip_by_global_norm(gradients, self.max_grad_norm)
-        return ops.depend(loss, self.optimizer(gradients))
+        return ops.depend(seen, self.optimizer(gradients))
 
 
 class _Direction(nn.Cell):
@@ -109,6 +111,9 @@ class FloodingTrainOneStepCell(WeightedTrainOneStepCell):
         super().__init__(network, optimizer, direction, max_grad_norm, sens=sens)
         self.direction = direction
         self.set_flood_level(flood_level)
+
+    def construct(self, *inputs):
+        return super().construct(*inputs)[0]
 
     def set_flood_level(self, flood_level: float | None) -> None:
         """Sets the level b, or, with None, ends flooding."""

@@ -117,4 +117,5 @@ class WeightedDefence(Defence):
     def train_step(self, batch: Batch) -> float:
         self.step.set_train()
         values = (Tensor(batch[name].astype(np.float32)) for name in self.example_inputs)
-        return float(self.step(*tensors(batch), *values).asnumpy())
+        loss, self.flooded = map(float, self.step(*tensors(batch), *values).asnumpy())
+        return loss
