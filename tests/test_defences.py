@@ -13,6 +13,7 @@ from small_model import random_batches, random_noise, save_small_bert
 
 from mindspore_floodx.bert import BertForSequenceClassification
 from mindspore_floodx.defences.adaflood import flood_levels
+from mindspore_floodx.defences.base import tensors
 from mindspore_floodx.device import use_device
 from mindspore_floodx.flooding import _Direction
 from mindspore_floodx.methods import find_defence
@@ -240,6 +241,18 @@ def test_perturbations_stay_off_the_padding_and_within_the_bound(ours, method):
     np.testing.assert_array_equal(perturbation[batch["attention_mask"] == 0], 0)
     assert (perturbation[batch["attention_mask"] == 1] != 0).any()
     mine.restart(bound=Tensor(mine.settings.adversarial_bound or np.inf, ms.float32))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_freelb_can_keep_its_dropout_masks_through_the_passes_of_a_step(tmp_path, shared):
+    mine = Ours(save_small_bert(tmp_path / "model", dropout=0.3), "freelb", freelb_shared_dropout=shared)
+    mine.restart(steps=3, size=0.0, step_size=Tensor(0.0, ms.float32))  # so that only masks can change a loss
+    start, batch = Tensor(np.zeros(random_noise(one_batch(), 0).shape, np.float32)), tensors(one_batch())
+    mine.model.set_train()
+    first = [float(each.asnumpy()) for each in mine.defence.passes(start, batch)]
+    assert (len(set(first)) == 1) == shared
+    mine.restart(steps=3, steps_taken=1)
+    assert float(mine.defence.passes(start, batch)[0].asnumpy()) not in first
 
 
 def test_the_noise_depends_on_seed_and_step_alone(ours):
