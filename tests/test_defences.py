@@ -116,18 +116,30 @@ def theirs(folder, method, **options):
 
 
 def compare(mine, other, batches, clip):
-    """Trains both; returns the largest difference of the losses and of the perturbations."""
+    """Trains both; returns the largest difference of the losses and of the perturbations.
+
+    The norms of the gradients are compared too: Adam would not notice a factor.
+    """
     worst_loss = worst_delta = 0.0
+    sizes, step = [], getattr(mine.defence, "apply", None)
+    if step is not None:
+        totals = mine.defence.totals.totals
+        mine.defence.apply = lambda: (sizes.append(np.sqrt(sum((t.asnumpy() ** 2).sum() for t in totals))), step())
     for number, batch in enumerate(batches):
         noise = random_noise(batch, number)
         adversarial = mine.settings.method in ADVERSARIAL
         loss = mine.defence.train_step(batch, noise) if adversarial else mine.defence.train_step(batch)
         expected, delta = other.method.step(batch, noise)
+        if sizes:
+            size = np.sqrt(sum((p.grad.numpy() ** 2).sum() for p in other.model.parameters()))
+            np.testing.assert_allclose(sizes[-1], size, rtol=1e-3)
         reference.optimise(other.model, other.optimizer, other.schedule, clip)
         worst_loss = max(worst_loss, abs(loss - expected))
         if adversarial:
             difference = mine.defence.perturbation.asnumpy() - delta
             worst_delta = max(worst_delta, np.abs(difference).max())
+    if step is not None:
+        mine.defence.apply = step
     return worst_loss, worst_delta
 
 

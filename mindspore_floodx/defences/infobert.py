@@ -181,13 +181,13 @@ class InfoBERT(PerturbationDefence):
         estimators = nn.CellList([self.gaussian, self.scorer])
         self.own_optimizer = AdamW(estimators.trainable_params(), settings.infobert_learning_rate, weight_decay=0.0)
         weights = [*optimizer.parameters, *self.own_optimizer.parameters]
-        totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
+        self.totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
         own_totals, self.apply_own = self.steps_along(self.own_optimizer, None)
         probe = Parameter(Tensor(0.0, ms.float32), name="probe")
         objective = _Objective(model, self.gaussian, self.scorer, probe, settings.infobert_beta)
         quantiles = settings.infobert_low, settings.infobert_high
         perturbation, step_size, bound, *batch = pass_shapes(self)
-        passed = _Pass(objective, totals, own_totals, weights, quantiles)
+        passed = _Pass(objective, self.totals, own_totals, weights, quantiles)
         self.one_pass = self.graph(passed, perturbation, step_size, bound, [], [], batch[0], *batch)
         self.alpha = settings.infobert_alpha
 

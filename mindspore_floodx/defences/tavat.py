@@ -78,10 +78,10 @@ class TAVAT(PerturbationDefence):
         self.table = Parameter(
             Tensor(drawn * np.float32(self.size / np.sqrt(shape[1]))), name="tavat_table", requires_grad=False
         )
-        totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
+        self.totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
         perturbation, step_size, bound, *batch = pass_shapes(self)
         self.first_tokens = self.graph(_Tokens(self.table), batch[0], batch[1])
-        passed = _Pass(ClassificationLoss(model), totals, list(optimizer.parameters))
+        passed = _Pass(ClassificationLoss(model), self.totals, list(optimizer.parameters))
         self.one_pass = self.graph(passed, perturbation, perturbation, step_size, bound, [], *batch)
         self.keep = self.graph(_Keep(self.table), batch[0], perturbation)
 
