@@ -17,12 +17,25 @@ examples:
       BERT-base on MRPC from the hub, fine-tuning with the paper's settings
   python run/train.py --dataset mrpc --data-dir glue_data --model minilm --method flooding --flood-level 0.1
       a small encoder that is installed with the package, data from a folder, with the flooded loss
+  python run/train.py --dataset sst2 --data-dir glue_data --model minilm --method freelb
+      a rival, with the paper's settings; any method is one word
   python run/train.py --train my.csv --eval-file test.csv --text-column text --label-column label --model minilm
       your own data
 
 Settings that are not given come from configs/methods/<method>.yaml and configs/datasets/<dataset>.yaml. The run folder
 keeps the resolved settings, logs, plots, the MindSpore checkpoint and its Hugging Face form.
 """
+
+
+# the setting that begins a group of options, and the group's title
+GROUPS = {
+    "model": "model and method",
+    "accordance": "gradient accordance and Flooding-X",
+    "adversarial_steps": "adversarial training (their values are in configs/methods; see docs/methods.md)",
+    "adaflood_folds": "AdaFlood and selective flooding (likewise)",
+    "epochs": "training",
+    "seed": "the run",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train",
+        usage="train [--dataset NAME | --train FILE ...] [--method METHOD] [options]",
         description="Trains a BERT classifier in MindSpore, with or without flooding, and exports it to PyTorch.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,7 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings, over configs/ and under the options")
     hints = typing.get_type_hints(TrainSettings)
+    group = parser.add_argument_group("data")
     for each in dataclasses.fields(TrainSettings):
+        if each.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[each.name])
         hint = hints[each.name]
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         kind = next(kind for kind in kinds if kind is not type(None))
@@ -58,12 +75,12 @@ def build_parser() -> argparse.ArgumentParser:
         text = each.metadata["help"] + ("" if each.default is None else f" (default {each.default})")
         option = each.metadata.get("option", "--" + each.name.replace("_", "-"))
         if kind is bool:
-            parser.add_argument(option, dest=each.name, action=argparse.BooleanOptionalAction, help=text)
+            group.add_argument(option, dest=each.name, action=argparse.BooleanOptionalAction, help=text)
         else:
             choices = each.metadata.get("choices")
             metavar = "|".join(choices) if choices else {int: "N", float: "X", str: "TEXT"}[kind]
             read = _whole if kind is int else kind
-            parser.add_argument(option, dest=each.name, type=read, metavar=metavar, help=text)
+            group.add_argument(option, dest=each.name, type=read, metavar=metavar, help=text)
     return parser
 
 
