@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-COMMANDS = ("train", "data", "attack", "accordance", "sweep", "smoothness", "demo", "convert")
+COMMANDS = ("train", "data", "attack", "accordance", "sweep", "smoothness", "timing", "demo", "convert")
 CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
     "nvidia-cuda-runtime-cu11==11.8.89",
     "nvidia-cublas-cu11==11.11.3.6",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .flood_level import choose_flood_level
     from .flooding import FloodingTrainOneStepCell
     from .smoothness import measure_smoothness
+    from .timing import measure_timing
     from .trainer import train
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _HOMES = {
     "choose_flood_level": "flood_level",
     "measure_accordance": "accordance_of_run",
     "measure_smoothness": "smoothness",
+    "measure_timing": "timing",
     "train": "trainer",
 }
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "choose_flood_level",
     "measure_accordance",
     "measure_smoothness",
+    "measure_timing",
     "train",
 ]
 

@@ -71,6 +71,22 @@ def replacing_folder(target: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def demand_writable(folder: str | os.PathLike) -> None:
+    """Refuses a folder that results and their plots/ could not be written to, before they are computed.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    folder = Path(folder)
+    try:
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        for place in (folder, folder / "plots"):
+            with tempfile.TemporaryFile(dir=place):
+                pass
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}; choose another --output-dir") from None
+
+
 def write_text(target: str | os.PathLike, text: str) -> None:
     """Writes `text` as UTF-8, whole or not at all."""
     with replacing(target) as temporary:

@@ -19,6 +19,18 @@ from .methods import demand_right_settings, method_names
 
 METHODS = method_names()
 ACCORDANCE = ("none", "online", "snapshot", "both")
+DATA_SETTINGS = (  # those that say which examples there are
+    "dataset",
+    "data_dir",
+    "train_file",
+    "eval_file",
+    "text_column",
+    "text_pair_column",
+    "label_column",
+    "eval_fraction",
+    "max_train_examples",
+    "min_words",
+)
 
 
 _AT_LEAST_ONE = (

@@ -13,7 +13,6 @@ import math
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +28,11 @@ from .data import TextDataset
 from .device import stoppable, use_device
 from .encoding import EncodedSplit, encode, load_tokenizer, make_batch
 from .errors import UserError
-from .files import replacing, write_json
+from .files import demand_writable, replacing, write_json
 from .model_config import labels_of, read_config
 from .plots import plot_smoothness
 from .runs import package_versions, settings_of
-from .settings import TrainSettings
+from .settings import DATA_SETTINGS, TrainSettings
 from .trainer import load_data
 
 DEVIATIONS = tuple(round(0.05 * step, 2) for step in range(11))  # 0 to 0.5
@@ -89,7 +88,7 @@ def measure_smoothness(
     dataset = opened[0].dataset
     chosen = np.array(choose_examples(len(dataset.evaluation), num_examples, seed))
     if output_dir is not None:
-        _demand_writable(Path(output_dir))
+        demand_writable(Path(output_dir))
     use_device(device, threads)
     encoded = [
         encode(run.dataset.evaluation, load_tokenizer(run.checkpoint), run.settings.max_length) for run in opened
@@ -187,7 +186,7 @@ def _open_runs(folders: list[Path], labels: Sequence[str] | None, data_dir: str 
     loaded: dict[tuple[Any, ...], TextDataset] = {}
     opened: list[_Run] = []
     for folder, made_with, name in zip(folders, settings, names, strict=True):
-        key = tuple(getattr(made_with, field) for field in _DATA)
+        key = tuple(getattr(made_with, field) for field in DATA_SETTINGS)
         if made_with.eval_fraction is not None:
             key = (*key, made_with.seed)  # which draws what is held out
         if key not in loaded:
@@ -196,20 +195,6 @@ def _open_runs(folders: list[Path], labels: Sequence[str] | None, data_dir: str 
         _demand_same_classes(opened[-1])
         _demand_same_data(opened[0], opened[-1])
     return opened
-
-
-_DATA = (
-    "dataset",
-    "data_dir",
-    "train_file",
-    "eval_file",
-    "text_column",
-    "text_pair_column",
-    "label_column",
-    "eval_fraction",
-    "max_train_examples",
-    "min_words",
-)
 
 
 def _labels(folders: list[Path], settings: list[TrainSettings], given: Sequence[str] | None) -> list[str]:
@@ -263,17 +248,6 @@ def _checked_deviations(given: Sequence[float]) -> list[float]:
         if not (math.isfinite(value) and value >= 0):
             raise UserError(f"the standard deviation {value:g} is no noise; --deviations takes numbers from 0")
     return sorted({float(value) for value in given})
-
-
-def _demand_writable(folder: Path) -> None:
-    """Refuses a folder that the results could not be written to, before they are computed."""
-    try:
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-        for place in (folder, folder / "plots"):
-            with tempfile.TemporaryFile(dir=place):
-                pass
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; choose another --output-dir") from None
 
 
 def _measure(

@@ -6,9 +6,9 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .data import DATASETS, TextDataset, load_dataset, load_files
 from .device import stoppable, use_device
-from .encoding import encode, epoch_order, load_tokenizer, make_batch
+from .encoding import EncodedSplit, encode, epoch_order, load_tokenizer, make_batch
 from .errors import UserError, nearest
 from .files import replacing
 from .flood_level import FloodLevel, choose_flood_level
@@ -25,6 +25,10 @@ from .plots import plot_accordance, plot_training
 from .pretrained import find_model
 from .runs import RunFolder, demand_free, is_finished
 from .settings import TrainSettings, resolve
+
+if TYPE_CHECKING:
+    from .bert import BertForSequenceClassification
+    from .optim import AdamW
 
 
 def train(settings: TrainSettings | None = None, **given: Any) -> Path:
@@ -61,7 +65,7 @@ def _measure_then_train(settings: TrainSettings, dataset: TextDataset, model_fol
     The first run has a folder of its own, <run folder>-measurement, and is taken from there if it is finished.
     """
     measuring = dataclasses.replace(settings, method="finetune", output_dir=f"{settings.run_folder}-measurement")
-    if not is_finished(measuring, _fingerprints(dataset)):
+    if not is_finished(measuring, fingerprints(dataset)):
         demand_free(measuring)
         _Training(measuring, dataset, model_folder).run()
     series = pd.read_csv(measuring.run_folder / "accordance.csv")
@@ -113,6 +117,45 @@ def load_data(settings: TrainSettings) -> TextDataset:
     )
 
 
+def build_model(
+    settings: TrainSettings, label_names: list[str], model_folder: Path, total_steps: int
+) -> tuple[BertForSequenceClassification, AdamW, list[float]]:
+    """Returns the model at the start of a run, its optimizer, and the learning rate of every step.
+
+    Raises:
+        UserError: the model has fewer positions than `max_length`.
+    """
+    import mindspore as ms
+
+    from .bert import BertForSequenceClassification
+    from .optim import AdamW, linear_warmup_decay
+
+    ms.set_seed(settings.seed)
+    model = BertForSequenceClassification.from_pretrained(model_folder, label_names=label_names, seed=settings.seed)
+    longest = model.config.max_position_embeddings
+    if settings.max_length > longest:
+        raise UserError(
+            f"max_length is {settings.max_length}, but {settings.model} has only {longest} positions; "
+            f"give --max-length {longest} or less"
+        )
+    rates = linear_warmup_decay(settings.learning_rate, settings.warmup_share(total_steps), total_steps)
+    optimizer = AdamW(
+        model.trainable_params(), rates, epsilon=settings.adam_epsilon, weight_decay=settings.weight_decay
+    )
+    return model, optimizer, rates
+
+
+def epoch_batches(
+    train_set: EncodedSplit, example_inputs: Mapping[str, np.ndarray], settings: TrainSettings, epoch: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the batches of an epoch (from 0), each with its rows of the `example_inputs`."""
+    order = epoch_order(len(train_set), settings.seed, epoch)
+    for start in range(0, len(order), settings.batch_size):
+        examples = order[start : start + settings.batch_size]
+        values = {name: of_all[examples] for name, of_all in example_inputs.items()}
+        yield make_batch(train_set, examples) | values
+
+
 class _Training:
     def __init__(self, settings: TrainSettings, dataset: TextDataset, model_folder: Path):
         self.settings, self.dataset = settings, dataset
@@ -120,38 +163,22 @@ class _Training:
         self.train_set = encode(dataset.train, tokenizer, settings.max_length)
         self.eval_set = encode(dataset.evaluation, tokenizer, settings.max_length)
         self.folder = RunFolder(settings)
-        self.folder.write_environment(settings, _fingerprints(dataset))
+        self.folder.write_environment(settings, fingerprints(dataset))
         self.steps_per_epoch = -(-len(self.train_set) // settings.batch_size)
         self.total_steps = self.steps_per_epoch * settings.epochs
         self._build(model_folder)
 
     def _build(self, model_folder: Path) -> None:
-        import mindspore as ms
-
-        from .bert import BertForSequenceClassification
         from .defences.preparation import Preparation
         from .evaluation import Evaluator
         from .methods import find_defence
-        from .optim import AdamW, linear_warmup_decay
 
         settings = self.settings
         kind = find_defence(settings.method)
         preparation = Preparation(settings, self.train_set, tuple(self.dataset.label_names), model_folder)
         self.example_inputs = kind.prepare(preparation)
-        ms.set_seed(settings.seed)
-        self.model = BertForSequenceClassification.from_pretrained(
-            model_folder, label_names=list(self.dataset.label_names), seed=settings.seed
-        )
-        longest = self.model.config.max_position_embeddings
-        if settings.max_length > longest:
-            raise UserError(
-                f"max_length is {settings.max_length}, but {settings.model} has only {longest} positions; "
-                f"give --max-length {longest} or less"
-            )
-        warmup = settings.warmup_share(self.total_steps)
-        self.rates = linear_warmup_decay(settings.learning_rate, warmup, self.total_steps)
-        self.optimizer = AdamW(
-            self.model.trainable_params(), self.rates, epsilon=settings.adam_epsilon, weight_decay=settings.weight_decay
+        self.model, self.optimizer, self.rates = build_model(
+            settings, list(self.dataset.label_names), model_folder, self.total_steps
         )
         self.defence = kind(self.model, self.optimizer, settings)
         self.evaluator = Evaluator(self.model)
@@ -221,11 +248,7 @@ class _Training:
         print(f"compiled in {self.compile_seconds:.1f} s, for every batch size and length")
 
     def _batches(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
-        order = epoch_order(len(self.train_set), self.settings.seed, epoch)
-        for start in range(0, len(order), self.settings.batch_size):
-            examples = order[start : start + self.settings.batch_size]
-            values = {name: of_all[examples] for name, of_all in self.example_inputs.items()}
-            yield make_batch(self.train_set, examples) | values
+        return epoch_batches(self.train_set, self.example_inputs, self.settings, epoch)
 
     def _train_on(self, batch: dict[str, np.ndarray]) -> float:
         """One step; returns the mean loss of the batch before it."""
@@ -329,7 +352,8 @@ def _demand_finite(loss: float, where: str) -> None:
         )
 
 
-def _fingerprints(dataset: TextDataset) -> dict[str, Any]:
+def fingerprints(dataset: TextDataset) -> dict[str, Any]:
+    """Returns what tells each split's data apart, by the split's name."""
     return {
         split.name: {
             "source": split.source,

@@ -29,6 +29,7 @@ def test_public_names():
         "choose_flood_level",
         "measure_accordance",
         "measure_smoothness",
+        "measure_timing",
         "train",
     }
     assert names == set(mindspore_floodx.__all__)
@@ -51,7 +52,9 @@ def test_version_is_the_installed_one():
     assert mindspore_floodx.__version__ == importlib.metadata.version("mindspore-floodx")
 
 
-@pytest.mark.parametrize("name", ["train", "data", "attack", "accordance", "sweep", "smoothness", "demo", "convert"])
+@pytest.mark.parametrize(
+    "name", ["train", "data", "attack", "accordance", "sweep", "smoothness", "timing", "demo", "convert"]
+)
 def test_console_commands(monkeypatch, name):
     """Every installed command leads to a module with a `main`, and run/ has a thin script for it."""
     (entry,) = [

@@ -35,6 +35,10 @@ def smoothness() -> None:
     _run("mindspore_floodx.cli.smoothness")
 
 
+def timing() -> None:
+    _run("mindspore_floodx.cli.timing")
+
+
 def demo() -> None:
     _run("mindspore_floodx.cli.demo")
 

@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from ..settings import TrainSettings, resolve
 from .options import refuse_unknown
@@ -62,10 +63,18 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings, over configs/ and under the options")
+    add_settings(parser)
+    return parser
+
+
+def add_settings(parser: argparse._ActionsContainer, names: Collection[str] | None = None) -> None:
+    """Adds an option for every setting, or for those with these names; one that is not given leaves nothing behind."""
     hints = typing.get_type_hints(TrainSettings)
-    group = parser.add_argument_group("data")
+    group = parser.add_argument_group("data") if names is None else parser
     for each in dataclasses.fields(TrainSettings):
-        if each.name in GROUPS:
+        if names is not None and each.name not in names:
+            continue
+        if names is None and each.name in GROUPS:
             group = parser.add_argument_group(GROUPS[each.name])
         hint = hints[each.name]
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
@@ -74,14 +83,14 @@ def build_parser() -> argparse.ArgumentParser:
             continue
         text = each.metadata["help"] + ("" if each.default is None else f" (default {each.default})")
         option = each.metadata.get("option", "--" + each.name.replace("_", "-"))
+        unset: dict[str, Any] = {"default": argparse.SUPPRESS}
         if kind is bool:
-            group.add_argument(option, dest=each.name, action=argparse.BooleanOptionalAction, help=text)
+            group.add_argument(option, dest=each.name, action=argparse.BooleanOptionalAction, help=text, **unset)
         else:
             choices = each.metadata.get("choices")
             metavar = "|".join(choices) if choices else {int: "N", float: "X", str: "TEXT"}[kind]
             read = _whole if kind is int else kind
-            group.add_argument(option, dest=each.name, type=read, metavar=metavar, help=text)
-    return parser
+            group.add_argument(option, dest=each.name, type=read, metavar=metavar, help=text, **unset)
 
 
 def _whole(text: str) -> int:

@@ -10,6 +10,7 @@ from mindspore import nn, ops
 from .base import WeightedDefence
 
 if TYPE_CHECKING:
+    from ..settings import TrainSettings
     from .preparation import Preparation
 
 
@@ -41,6 +42,12 @@ class AdaFlood(WeightedDefence):
         losses = preparation.held_out_losses(settings.adaflood_folds, settings.adaflood_epochs)
         levels = flood_levels(losses, settings.adaflood_gamma, settings.adaflood_scale, settings.adaflood_shift)
         return {"flood_levels": levels.astype(np.float32)}
+
+    @classmethod
+    def auxiliary_passes(cls, settings: TrainSettings) -> tuple[int, int]:
+        assert settings.adaflood_folds and settings.adaflood_epochs
+        trained = (settings.adaflood_folds - 1) * settings.adaflood_epochs
+        return trained + 1, trained
 
     def weighting(self) -> Any:
         return _Weighting()

@@ -65,6 +65,11 @@ class Defence:
         """
         return {}
 
+    @classmethod
+    def auxiliary_passes(cls, settings: TrainSettings) -> tuple[int, int]:
+        """Returns how often `prepare` takes a training example forward and backward through an encoder."""
+        return 0, 0
+
     def compile(self) -> None:
         """Compiles all graphs once, for every batch size and length."""
         raise NotImplementedError

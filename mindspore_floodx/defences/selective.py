@@ -11,6 +11,7 @@ from mindspore import Tensor, nn, ops
 from .base import WeightedDefence
 
 if TYPE_CHECKING:
+    from ..settings import TrainSettings
     from .preparation import Preparation
 
 
@@ -47,6 +48,12 @@ class Selective(WeightedDefence):
         assert settings.selective_epochs and settings.selective_share is not None
         losses = preparation.perturbed_losses(settings.selective_epochs)
         return {"selected": least_robust(losses, settings.selective_share)}
+
+    @classmethod
+    def auxiliary_passes(cls, settings: TrainSettings) -> tuple[int, int]:
+        assert settings.selective_epochs and settings.adversarial_steps
+        epochs, ascents = settings.selective_epochs, settings.adversarial_steps
+        return epochs * (1 + ascents + 1), epochs * (1 + ascents)
 
     def weighting(self) -> Any:
         return _Weighting(self.settings.flood_level, self.settings.selective_beta)
