@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from training_files import command_line, make_training_files, rows
 
+from mindspore_floodx.defences.preparation import Preparation, _Auxiliary
+from mindspore_floodx.device import use_device
+from mindspore_floodx.encoding import encode, load_tokenizer
 from mindspore_floodx.errors import UserError
 from mindspore_floodx.methods import NEEDED_BY, OWN, find_defence, method_names
-from mindspore_floodx.settings import TrainSettings, config_folder
-from mindspore_floodx.trainer import train
+from mindspore_floodx.settings import TrainSettings, config_folder, resolve
+from mindspore_floodx.trainer import load_data, train
 
 ROOT = Path(__file__).resolve().parent.parent
 PERTURBED = ("pgd", "freelb", "tavat", "infobert")
@@ -57,6 +60,48 @@ def test_every_method_trains_and_converts(files, method, tmp_path):
         from safetensors.numpy import load_file
 
         assert load_file(kept)["table"].shape == (30522, 32)
+
+
+@pytest.fixture
+def preparation(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLOODX_CACHE", str(tmp_path / "cache"))
+    settings = resolve(files | {"method": "selective", "adversarial_steps": 2, "adversarial_step_size": 0.5})
+    use_device("CPU", 1)
+    dataset = load_data(settings)
+    train_set = encode(dataset.train, load_tokenizer(settings.model), settings.max_length)
+    return Preparation(settings, train_set, tuple(dataset.label_names), Path(settings.model))
+
+
+def test_an_auxiliary_model_has_not_seen_the_examples_it_is_asked_about(preparation, monkeypatch):
+    trained, asked = [], []
+    train_on, losses_of = _Auxiliary.train, _Auxiliary.losses
+    monkeypatch.setattr(
+        _Auxiliary,
+        "train",
+        lambda self, examples, *more: (trained.append(set(examples)), train_on(self, examples, *more)),
+    )
+    monkeypatch.setattr(
+        _Auxiliary, "losses", lambda self, examples: (asked.append(set(examples)), losses_of(self, examples))[1]
+    )
+    losses = preparation.held_out_losses(folds=3, epochs=2)
+    assert losses.shape == (37,)
+    assert len(trained) == 6 and len(asked) == 3
+    assert set().union(*asked) == set(range(37)) and sum(map(len, asked)) == 37
+    for fold, part in enumerate(asked):
+        assert trained[2 * fold] == trained[2 * fold + 1] == set(range(37)) - part
+
+
+def test_perturbed_losses_lie_above_the_plain_ones_of_the_same_model(preparation, monkeypatch):
+    plain, losses_of = [], _Auxiliary.losses
+
+    def spied(self, examples, title, perturbed):
+        plain.append(losses_of(self, examples))
+        return losses_of(self, examples, title, perturbed)
+
+    monkeypatch.setattr(_Auxiliary, "losses", spied)
+    perturbed = preparation.perturbed_losses(epochs=2)
+    assert perturbed.shape == (37,)
+    assert (perturbed > np.mean(plain, axis=0)).mean() > 0.9
 
 
 def test_auxiliary_losses_are_computed_once(files, tmp_path, capsys, monkeypatch):

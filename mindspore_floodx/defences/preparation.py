@@ -14,17 +14,16 @@ import numpy as np
 from mindspore import Tensor
 from tqdm import tqdm
 
-from ..bert import BertForSequenceClassification
 from ..encoding import EncodedSplit, default_cache_dir, epoch_order, make_batch
 from ..errors import UserError
 from ..files import replacing
 from ..flooding import ClassificationLoss, ExampleLosses, FloodingTrainOneStepCell
-from ..optim import AdamW, linear_warmup_decay
 from ..settings import TrainSettings
 from .base import batch_shapes, tensors
 from .perturbation import Ascent, initial_perturbation
 
-TRAINING = ("batch_size", "learning_rate", "warmup_ratio", "weight_decay", "adam_epsilon", "max_grad_norm", "seed")
+TRAINING = ("batch_size", "learning_rate", "warmup_ratio", "warmup_steps", "weight_decay", "adam_epsilon")
+TRAINING += ("max_grad_norm", "seed")
 ASCENT = ("adversarial_steps", "adversarial_step_size", "adversarial_init", "adversarial_bound")
 
 
@@ -119,18 +118,13 @@ class _Auxiliary:
     """A model that is fine-tuned again and again from the same start, compiled once."""
 
     def __init__(self, preparation: Preparation, epochs: int, most_examples: int):
+        from ..trainer import build_model  # here, since the trainer imports this module
+
         settings = self.settings = preparation.settings
         self.data = preparation.train_set
-        ms.set_seed(settings.seed)
-        self.model = BertForSequenceClassification.from_pretrained(
-            preparation.model_folder, label_names=list(preparation.label_names), seed=settings.seed
-        )
         steps = -(-most_examples // settings.batch_size) * epochs
-        self.optimizer = AdamW(
-            self.model.trainable_params(),
-            linear_warmup_decay(settings.learning_rate, settings.warmup_ratio, steps),
-            epsilon=settings.adam_epsilon,
-            weight_decay=settings.weight_decay,
+        self.model, self.optimizer, _ = build_model(
+            settings, list(preparation.label_names), preparation.model_folder, steps
         )
         self.step = FloodingTrainOneStepCell(
             ClassificationLoss(self.model), self.optimizer, max_grad_norm=settings.max_grad_norm
