@@ -11,6 +11,7 @@ ratio to fine-tuning batch by batch, and the ratio of the totals.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -18,10 +19,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from tabulate import tabulate
 from train_step import Child, serve, write_results
 
 from mindspore_floodx.data import load_dataset
 from mindspore_floodx.encoding import encode, epoch_order, load_tokenizer, make_batch
+from mindspore_floodx.files import write_text
 from mindspore_floodx.pretrained import find_model
 from mindspore_floodx.settings import resolve
 
@@ -159,6 +162,35 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def report(result: dict) -> str:
+    """The result as a page."""
+    lines = [
+        (
+            row["side"],
+            row["method"],
+            f"{row['seconds_median']:.2f}",
+            f"{row['ratio_median']:.2f} ({row['ratio_quartiles'][0]:.2f} to {row['ratio_quartiles'][1]:.2f})",
+            f"{row['ratio_of_totals']:.2f}",
+            f"{row['cpu_ratio_of_totals']:.2f}",
+        )
+        for row in sorted(result["rows"], key=lambda row: row["side"])
+    ]
+    names = ("framework", "method", "seconds a step", "times fine-tuning (quartiles)", "of totals", "of CPU seconds")
+    load = f"load average {result['load_average']:.1f} on {result['cores']} cores"
+    return "\n".join(
+        [
+            "# What a method costs, in units of the same framework's fine-tuning",
+            "",
+            f"MiniLM, SST-2, batch {BATCH_SIZE}, K = 5, {result['threads']} thread(s) a side, {load}.",
+            "",
+            tabulate(lines, names, "github", disable_numparse=True),
+            "",
+            f"`{result['command']}`",
+            "",
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder with SST-2/")
@@ -177,6 +209,7 @@ def main() -> None:
     rows = measure(arguments)
     if arguments.output:
         write_results(arguments, rows)
+        write_text(arguments.output.with_suffix(".md"), report(json.loads(arguments.output.read_text())))
 
 
 if __name__ == "__main__":
