@@ -22,8 +22,16 @@ from ..settings import TrainSettings
 from .base import batch_shapes, tensors
 from .perturbation import Ascent, initial_perturbation
 
-TRAINING = ("batch_size", "learning_rate", "warmup_ratio", "warmup_steps", "weight_decay", "adam_epsilon")
-TRAINING += ("max_grad_norm", "seed")
+TRAINING = (
+    "batch_size",
+    "learning_rate",
+    "warmup_ratio",
+    "warmup_steps",
+    "weight_decay",
+    "adam_epsilon",
+    "max_grad_norm",
+    "seed",
+)
 ASCENT = ("adversarial_steps", "adversarial_step_size", "adversarial_init", "adversarial_bound")
 
 
