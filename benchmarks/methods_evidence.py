@@ -75,7 +75,7 @@ def report(kept: dict[str, Any], output: Path) -> None:
         "",
         f"`{SETTINGS}`, one seed; `{ATTACK}`. Stand-in resources: figures compare these runs with each other and never "
         "with a paper's. Two epochs on 2,000 sentences show that a method works; they do not rank it. *flooded*: share "
-        "of the steps of flooding and floodingx whose loss was below the level.",
+        "of the examples whose loss a step raised.",
         "",
         tabulate(rows, names, "github", disable_numparse=True),
         "",
