@@ -17,6 +17,7 @@ from mindspore_floodx.bert import BertForSequenceClassification
 from mindspore_floodx.cli import train as command
 from mindspore_floodx.device import use_device
 from mindspore_floodx.errors import UserError
+from mindspore_floodx.methods import NEEDED_BY
 from mindspore_floodx.settings import TrainSettings
 
 use_device("CPU", 1)
@@ -82,6 +83,7 @@ class TestOptions:
             "batch_size": 7,
             "learning_rate": 2e-3,
             "warmup_ratio": 0.5,
+            "warmup_steps": 18,
             "weight_decay": 0.75,
             "adam_epsilon": 1e-6,
             "max_grad_norm": 1.5,
@@ -94,7 +96,16 @@ class TestOptions:
         }
         settings = resolved(*command_line(wanted), *("--save-every-epoch", "--overwrite", "--evaluate-sub-epochs"))
         given = ("save_every_epoch", "overwrite", "evaluate_sub_epochs")
-        assert settings.to_dict() == wanted | dict.fromkeys(given, True)
+        of_other_methods = set(NEEDED_BY) - {"flood_level"} | {"options"}
+        expected = wanted | dict.fromkeys(given, True) | dict.fromkeys(of_other_methods)
+        assert settings.to_dict() == expected
+
+    def test_every_setting_of_a_method_is_an_option(self, resolved):
+        for setting, methods in NEEDED_BY.items():
+            option, kind = "--" + setting.replace("_", "-"), TrainSettings.__dataclass_fields__[setting].type
+            words = [option] if kind.startswith("bool") else [option, "2" if kind.startswith("int") else "0.75"]
+            settings = resolved("--dataset", "sst2", "--method", methods[-1], *words)
+            assert getattr(settings, setting) == (True if len(words) == 1 else float(words[1]))
 
     def test_a_file_under_the_options(self, resolved, tmp_path):
         (tmp_path / "my.yaml").write_text("dataset: sst2\nmethod: flooding\nlearning_rate: 3e-5\nsave_every_epoch: yes")
