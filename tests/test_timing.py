@@ -194,7 +194,7 @@ class TestRefused:
             (["--methods", "floding"], "method is 'floding' (did you mean 'flooding'?)"),
             (["--batches", "0"], "batches is 0; give a whole number from 1, or all"),
             (["--warm-up", "-1"], "warm_up is -1; it must be 0 or more"),
-            (["--batches", "3"], "the epoch has 5 batches, and after 3 to warm up 3 cannot be timed"),
+            (["--batches", "3", "--warm-up", "3"], "the epoch has 5 batches, and after 3 to warm up 3 cannot be timed"),
             (["--batches", "all", "--warm-up", "5"], "the epoch has 5 batches, and after 5 to warm up none is left"),
             (["--adversarial-steps", "2", "--methods", "flooding"], "adversarial_steps is of pgd, freelb"),
             (["--adversarial-steps", "0"], "adversarial_steps is 0; it must be at least 1"),
@@ -222,12 +222,12 @@ class TestRefused:
     def test_an_output_folder_that_cannot_be(self, given, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(UserError, match="cannot write .*file.*; choose another --output-dir"):
-            measure_timing(batches=1, output_dir=tmp_path / "file", **given)
+            measure_timing(batches=1, warm_up=1, output_dir=tmp_path / "file", **given)
 
 
 def test_more_tokens_than_the_model_has_positions(given, no_compiling):
     with pytest.raises(UserError, match="max_length is 65, but .*model has only 64 positions"):
-        measure_timing(["flooding"], batches=1, output_dir=None, **given | {"max_length": 65})
+        measure_timing(["flooding"], batches=1, warm_up=1, output_dir=None, **given | {"max_length": 65})
 
 
 def test_every_method_has_the_settings_of_fine_tuning(monkeypatch):
