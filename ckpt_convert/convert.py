@@ -101,7 +101,7 @@ def to_pytorch(
     report.legacy = {old: new for old, new in state.origins() if old != mindspore_name(new)}
     with replacing_folder(target) as folder:
         write_json(folder / "config.json", _hugging_face_config(state.config))
-        _write_safetensors(folder / "model.safetensors", state.tensors, framework="pt")
+        write_safetensors(folder / "model.safetensors", state.tensors, framework="pt")
         report.notes += _copy_tokenizer(folder, state.folder, tokenizer)
         report.seconds = time.perf_counter() - started
         if verify:
@@ -193,7 +193,7 @@ def write_mindspore_folder(
     if file_format == "ckpt":
         write_ckpt(path, tensors)
     else:
-        _write_safetensors(path, tensors, framework="ms")
+        write_safetensors(path, tensors, framework="ms")
     return _copy_tokenizer(folder, Path(tokenizer_from) if tokenizer_from else None, other_tokenizer)
 
 
@@ -223,7 +223,12 @@ def _hugging_face_config(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], framework: str) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], framework: str) -> None:
+    """Writes tensors into a model folder, which has its config.json already.
+
+    Raises:
+        UserError: the disk is full.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 

@@ -320,13 +320,13 @@ class _Training:
 
     def _save(self, folder: Path) -> None:
         """Writes the model and, beside it, what the method learned."""
-        from safetensors.numpy import save_file
+        from ckpt_convert.convert import write_safetensors
 
         self.model.save_pretrained(folder)
         state = self.defence.state()
         if state:
             with replacing(folder / "defence.safetensors") as temporary:
-                save_file(state, temporary)
+                write_safetensors(temporary, state, framework="ms")
 
     def _finish(self) -> Path:
         from ckpt_convert import to_pytorch

@@ -16,6 +16,7 @@ the perturbation of the last pass that gave the parameters a gradient; `optimise
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Inputs:
         self.lengths = self.attention.sum(dim=1)  # [B]
 
 
-class Method:
+class Method(ABC):
     """What all methods share: zeroing the gradient, the forward pass at e + delta, the count of passes."""
 
     def __init__(self, model: BertForSequenceClassification) -> None:
@@ -134,9 +135,9 @@ class Method:
         losses = F.cross_entropy(output.logits, inputs.labels, reduction="none")
         return losses, embedded, output.hidden_states
 
+    @abstractmethod
     def step(self, batch: Batch, noise: np.ndarray | None = None) -> StepResult:
         """Leave the gradient in `p.grad`; return the mean CE and the perturbation (None if there is none)."""
-        raise NotImplementedError
 
 
 # ---------------------------------------------------------------------------------------------------------------------

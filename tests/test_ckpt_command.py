@@ -33,7 +33,7 @@ def run(*arguments, **options):
 
 
 def test_verification_notices_one_changed_weight(native, tmp_path, monkeypatch):
-    write = ckpt_convert.convert._write_safetensors
+    write = ckpt_convert.convert.write_safetensors
 
     def spoil(path, tensors, framework):
         wrong = {name: tensor.copy() for name, tensor in tensors.items()}
@@ -41,7 +41,7 @@ def test_verification_notices_one_changed_weight(native, tmp_path, monkeypatch):
         write(path, wrong, framework)
 
     assert to_pytorch(native, tmp_path / "good", verify=True).max_logit_difference <= 1e-6
-    monkeypatch.setattr(ckpt_convert.convert, "_write_safetensors", spoil)
+    monkeypatch.setattr(ckpt_convert.convert, "write_safetensors", spoil)
     with pytest.raises(UserError, match=r"logits differ by .*more than 0\.0001; nothing was written"):
         to_pytorch(native, tmp_path / "spoilt", verify=True)
     assert os.listdir(tmp_path) == ["good"]

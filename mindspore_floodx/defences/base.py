@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def tensors(batch: Batch) -> tuple[Tensor, ...]:
     return tuple(Tensor(batch[name]) for name in INPUTS)
 
 
-class Defence:
+class Defence(ABC):
     """What a method does to a batch: one training step of the model.
 
     A method is a subclass in a file of its own and a YAML file in configs/methods with its settings; a package of a
@@ -70,10 +71,11 @@ class Defence:
         """Returns how often `prepare` takes a training example forward and backward through an encoder."""
         return 0, 0
 
+    @abstractmethod
     def compile(self) -> None:
         """Compiles all graphs once, for every batch size and length."""
-        raise NotImplementedError
 
+    @abstractmethod
     def train_step(self, batch: Batch) -> float:
         """Trains on a batch.
 
@@ -84,7 +86,6 @@ class Defence:
         Returns:
             the mean loss J that the method computed on the batch, before the step.
         """
-        raise NotImplementedError
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns what the method has learned beside the model, by name; kept with the checkpoint."""
@@ -108,9 +109,9 @@ class WeightedDefence(Defence):
             example_inputs=len(self.example_inputs),
         )
 
+    @abstractmethod
     def weighting(self) -> Any:
         """Returns a cell that makes weights [batch] of losses [batch] and the `example_inputs`."""
-        raise NotImplementedError
 
     def compile(self) -> None:
         vector = Tensor(shape=[None], dtype=ms.float32)

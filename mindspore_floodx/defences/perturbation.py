@@ -9,6 +9,8 @@ Shapes: B batch, L length, H hidden size. |x| is the norm over an example's toke
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
@@ -21,6 +23,11 @@ from .base import Batch, Defence, batch_shapes, tensors
 if TYPE_CHECKING:
     from ..bert import BertForSequenceClassification
     from ..settings import TrainSettings
+
+
+def uniform_noise(shape: tuple[int, ...], seed: Sequence[int]) -> np.ndarray:
+    """Returns noise in [-1, 1), float32, that depends on the seed alone."""
+    return np.random.default_rng(seed).random(shape, dtype=np.float32) * np.float32(2) - np.float32(1)
 
 
 def initial_perturbation(noise: np.ndarray, attention_mask: np.ndarray, size: float) -> np.ndarray:
@@ -46,14 +53,15 @@ def divided(x, size):
     return x * ops.select(size > 0, 1.0 / ops.maximum(size, 1e-30), ops.zeros_like(size))
 
 
-def project(perturbation, bound):
-    """Pi: scales each example's perturbation [B, L, H] down to the norm `bound`; a bound of infinity leaves it."""
-    return perturbation * ops.minimum(bound / ops.maximum(norms(perturbation, (1, 2)), 1e-30), 1.0)
+def shrinking(perturbation, bound):
+    """min(1, R / |delta|) [B, 1, 1], the factor of the projection Pi; 1 for a bound R of infinity."""
+    return ops.minimum(bound / ops.maximum(norms(perturbation, (1, 2)), 1e-30), 1.0)
 
 
 def ascend(perturbation, gradient, step_size, bound):
     """Pi(delta + a g / |g|), each example for itself; an example without a gradient stays where it is."""
-    return project(perturbation + divided(gradient, norms(gradient, (1, 2))) * step_size, bound)
+    moved = perturbation + divided(gradient, norms(gradient, (1, 2))) * step_size
+    return moved * shrinking(moved, bound)
 
 
 class Ascent(nn.Cell):
@@ -191,9 +199,8 @@ class PerturbationDefence(Defence):
 
     def noise(self, batch: Batch) -> np.ndarray:
         """Returns the noise of the next step, uniform in [-1, 1), float32 [B, L, H]; it depends on seed and step."""
-        generator = np.random.default_rng([self.settings.seed, self.steps_taken])
         shape = (*batch["input_ids"].shape, self.model.config.hidden_size)
-        return generator.random(shape, dtype=np.float32) * np.float32(2) - np.float32(1)
+        return uniform_noise(shape, (self.settings.seed, self.steps_taken))
 
     def train_step(self, batch: Batch, noise: np.ndarray | None = None) -> float:
         """As `Defence.train_step`; `noise` takes the place of the noise that the perturbation starts from."""
@@ -205,9 +212,9 @@ class PerturbationDefence(Defence):
         self.steps_taken += 1
         return sum(float(each.asnumpy()) for each in losses) / len(losses)
 
+    @abstractmethod
     def passes(self, start: Tensor, batch: tuple[Tensor, ...]) -> list[Tensor]:
         """Trains on a batch from the perturbation `start` on; returns the losses whose mean is J."""
-        raise NotImplementedError
 
     def perturbation_shape(self) -> list[int | None]:
         return [None, None, self.model.config.hidden_size]

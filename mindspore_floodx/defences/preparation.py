@@ -20,7 +20,7 @@ from ..files import replacing
 from ..flooding import ClassificationLoss, ExampleLosses, FloodingTrainOneStepCell
 from ..settings import TrainSettings
 from .base import batch_shapes, tensors
-from .perturbation import Ascent, initial_perturbation
+from .perturbation import Ascent, initial_perturbation, uniform_noise
 
 TRAINING = (
     "batch_size",
@@ -172,8 +172,7 @@ class _Auxiliary:
         if not perturbed:
             return Tensor(np.zeros(shape, np.float32))
         assert settings.adversarial_steps and settings.adversarial_init is not None
-        generator = np.random.default_rng([settings.seed, 2**31 + 1, number])
-        noise = generator.random(shape, dtype=np.float32) * np.float32(2) - np.float32(1)
+        noise = uniform_noise(shape, (settings.seed, 2**31 + 1, number))
         perturbation = Tensor(initial_perturbation(noise, batch["attention_mask"], settings.adversarial_init))
         step_size = Tensor(settings.adversarial_step_size, ms.float32)
         bound = Tensor(settings.adversarial_bound or math.inf, ms.float32)

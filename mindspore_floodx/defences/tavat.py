@@ -16,6 +16,7 @@ from .perturbation import (
     divided,
     norms,
     pass_shapes,
+    shrinking,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class _Pass(nn.Cell):
         tokens = tokens + divided(gradient, norms(gradient, 2)) * step_size
         sizes = norms(tokens, 2)  # [B, L, 1]
         tokens = tokens * divided(sizes, sizes.max(axis=1, keepdims=True))
-        scale = ops.minimum(bound / ops.maximum(norms(sentence + tokens, (1, 2)), 1e-30), 1.0)
+        scale = shrinking(sentence + tokens, bound)
         return loss, sentence * scale, tokens * scale
 
 
