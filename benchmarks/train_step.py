@@ -134,7 +134,11 @@ def serve(worker, arrays_of) -> None:
 
 
 class Child:
-    """A process that runs `script` with --serve; `options` are the script's own."""
+    """A process that runs `script` with --serve; `options` are the script's own.
+
+    It may run on as many cores as `threads` says and no more: MindSpore's matrix products take at least two threads,
+    whatever it is told.
+    """
 
     def __init__(self, side: str, model: str, threads: int, script: str = __file__, options: tuple[str, ...] = ()):
         command = [sys.executable, script, "--serve", side, "--models", model, "--threads", str(threads), *options]
@@ -146,6 +150,7 @@ class Child:
             text=True,
             env=environment,
             stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads]),
         )
         self.compile_seconds = self._answer()["compile_seconds"]
 

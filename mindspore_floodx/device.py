@@ -21,7 +21,8 @@ def use_device(target: str = "CPU", threads: int | None = None) -> None:
 
     Args:
         target: `CPU` or `GPU`.
-        threads: CPU threads of one operator; None leaves the choice to MindSpore (all cores).
+        threads: CPU threads of one operator, but at least two of a matrix product; None leaves the choice to MindSpore
+            (all cores).
 
     Raises:
         UserError: the name is unknown, MindSpore cannot use the device, or the process computes otherwise already.

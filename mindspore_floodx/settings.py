@@ -131,7 +131,9 @@ class TrainSettings:
     eval_batch_size: int = _setting(64, "examples in an evaluation batch")
     seed: int = _setting(0, "decides classifier, data order and dropout")
     device: str = _setting("CPU", "CPU or GPU", choices=DEVICES)
-    threads: int | None = _setting(None, "CPU threads; by default all cores")
+    threads: int | None = _setting(
+        None, "CPU threads, by default all cores; MindSpore's matrix products take at least two"
+    )
     save_every_epoch: bool = _setting(False, "keep a checkpoint of every epoch, not only of the last")
     overwrite: bool = _setting(False, "replace a finished run in the output folder")
     output_dir: str | None = _setting(None, "run folder; by default runs/<dataset>-<method>-<seed>")
