@@ -47,6 +47,7 @@ setup(
         "torch>=2.2",
         "safetensors>=0.8",
         "huggingface-hub",
+        "filelock>=3.12",
         "pyyaml>=6",
         "tqdm",
         "tabulate",

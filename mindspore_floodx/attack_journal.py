@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .files import write_json, write_text
+from .files import replacing, replacing_folder, write_json
+
+SYNC_SECONDS = 0.5  # what a power cut may cost; a killed process loses nothing that was added
 
 
 class Journal:
-    """The file ``examples.jsonl`` of one attack, with ``settings.json`` saying what its results belong to.
+    """The files of one attack that grow with it; `settings.json` says what their results belong to.
+
+    ``examples.jsonl`` holds what an example's result is. It ends the same however often and wherever the work was
+    stopped, so the time an example took is not in it but in ``seconds.jsonl``.
 
     Results made with other settings are never mixed in and never lost: they are moved to
-    ``<parent>/previous/<attack>-<fingerprint>/``.
+    ``<parent>/previous/<attack>-<fingerprint>/``. Only one process may have the journal open, see `lock.locked`.
     """
 
     def __init__(self, folder: str | os.PathLike, settings: dict[str, Any], fingerprint: str, ids: list[int]) -> None:
@@ -32,35 +39,56 @@ class Journal:
         self.folder = Path(folder)
         self.path = self.folder / "examples.jsonl"
         self.ids = set(ids)
-        self._fingerprint = fingerprint
+        self._seconds_path = self.folder / "seconds.jsonl"
+        self._synced = 0.0
         old = self._fingerprint_on_disk()
-        found = self._read() if old == fingerprint else {}
-        if old is not None and (old != fingerprint or not found.keys() <= self.ids):
-            self._set_aside(old)
-        self.done = {id: record for id, record in found.items() if id in self.ids}
-        write_json(self.folder / "settings.json", {"fingerprint": fingerprint, **settings})
+        found = self._read()
+        if found and (old != fingerprint or not found.keys() <= self.ids):
+            self._keep_aside(old or "unknown")
+        known = found if old == fingerprint else {}
+        self.done = {id: record for id, record in known.items() if id in self.ids}
+        for path in self.folder.glob(".*-*.*"):  # `replacing` was killed
+            path.unlink(missing_ok=True)
         self._write_sorted()  # without a line that a kill cut short
+        write_json(self.folder / "settings.json", {"fingerprint": fingerprint, **settings})
 
     def add(self, record: dict[str, Any]) -> None:
-        """Appends one example's result, flushed to the disk before it returns."""
+        """Appends one example's result; when this returns, a kill of the process cannot take it away.
+
+        Args:
+            record: JSON-ready; `id` is its example, `seconds` the time that took.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        durable = time.monotonic() - self._synced >= SYNC_SECONDS
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(_line(record))
-                file.flush()
-                os.fsync(file.fileno())
+            # In this order: no result is ever without its time.
+            for path, line in ((self._seconds_path, _seconds_line(record)), (self.path, _line(record))):
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write(line)
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
         except OSError as error:
             raise UserError(
                 f"cannot write {self.path}: {error.strerror}; make room and run the same command"
             ) from error
+        if durable:
+            self._synced = time.monotonic()
         self.done[record["id"]] = record
 
     def finish(self) -> list[dict[str, Any]]:
-        """Rewrites the file in the order of the ids and returns its records."""
+        """Rewrites the files in the order of the ids and returns the records, each with its `seconds`."""
         self._write_sorted()
         return [self.done[id] for id in sorted(self.done)]
 
     def _write_sorted(self) -> None:
-        write_text(self.path, "".join(_line(self.done[id]) for id in sorted(self.done)))
+        for path, line in ((self._seconds_path, _seconds_line), (self.path, _line)):
+            with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                file.writelines(line(self.done[id]) for id in sorted(self.done))
+                file.flush()
+                os.fsync(file.fileno())
 
     def _fingerprint_on_disk(self) -> str | None:
         try:
@@ -71,27 +99,38 @@ class Journal:
             return "unknown"
 
     def _read(self) -> dict[int, dict[str, Any]]:
-        records = {}
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    record = json.loads(line)
-                    records[record["id"]] = record
-                except (ValueError, KeyError, TypeError):
-                    continue  # the line that was being written when the run was killed
-        return records
+        paths = (self.path, self._seconds_path)
+        records, seconds = (read_records(path) if path.is_file() else {} for path in paths)
+        return {id: {"seconds": None} | record | seconds.get(id, {}) for id, record in records.items()}
 
-    def _set_aside(self, fingerprint: str) -> None:
-        target = self.folder.parent / "previous" / f"{self.folder.name}-{fingerprint[:12]}"
+    def _keep_aside(self, fingerprint: str) -> None:
+        """Copies the folder to a name that is not taken yet: at every moment the results are in one place at least."""
+        name = f"{self.folder.name}-{fingerprint[:12]}"
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        target = next(path for each in names if not (path := self.folder.parent / "previous" / each).exists())
+        with replacing_folder(target) as temporary:
+            shutil.copytree(self.folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        (self.folder / "summary.json").unlink(missing_ok=True)
+
+
+def read_records(path: str | os.PathLike) -> dict[int, dict[str, Any]]:
+    """Returns the records of a JSONL file by their `id`, the last one of each; lines cut short by a kill are left out.
+
+    Lines end with a newline and nothing else: texts hold other characters that Python takes for ends of lines.
+    """
+    records: dict[int, dict[str, Any]] = {}
+    for line in Path(path).read_bytes().decode("utf-8", errors="replace").split("\n"):
         try:
-            if target.exists():
-                shutil.rmtree(target)
-            shutil.copytree(self.folder, target)
-            for path in (self.path, self.folder / "summary.json"):
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot move earlier results to {target}: {error.strerror}") from error
+            record = json.loads(line)
+            records[record["id"]] = record
+        except (ValueError, KeyError, TypeError):
+            continue  # the line that was being written when the run was killed
+    return records
 
 
 def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return json.dumps({name: value for name, value in record.items() if name != "seconds"}, ensure_ascii=False) + "\n"
+
+
+def _seconds_line(record: dict[str, Any]) -> str:
+    return json.dumps({"id": record["id"], "seconds": record.get("seconds")}) + "\n"

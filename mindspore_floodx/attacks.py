@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
-import random
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
 from .attack_fingerprint import sha256_of_content, sha256_of_model
+from .attack_job import AttackJob, Example, VictimSettings
 from .attack_journal import Journal
-from .attack_metrics import FAILED, SKIPPED, SUCCEEDED, summarise
+from .attack_loop import attack_examples
+from .attack_metrics import summarise
 from .attack_recipes import (
     BERT_ATTACK_CANDIDATES,
+    STANDIN,
     AttackSettings,
-    build_attack,
     check_settings,
     describe_resources,
     sha256_of_resources,
@@ -36,9 +34,11 @@ from .attack_source import (
     model_labels,
     recorded_settings,
 )
+from .attack_workers import Workers, number_of_workers
 from .data import TextDataset, TextSplit
 from .errors import UserError, nearest
 from .files import write_json
+from .lock import locked
 
 _DEVICES = {"CPU": "cpu", "GPU": "cuda"}
 _PACKAGES = ("textattack", "torch", "transformers", "nltk")
@@ -65,6 +65,7 @@ def attack(
     label_column: str | None = None,
     max_length: int | None = None,
     threads: int = 1,
+    workers: int | str | Workers = 1,
     device: str = "CPU",
     output_dir: str | os.PathLike | None = None,
     progress: bool = True,
@@ -87,7 +88,9 @@ def attack(
         attack_column: which text of a pair may be changed, see `attack_source.choose_attackable`.
         data: the data set itself; otherwise `dataset` ... `label_column` replace what config.yaml tells.
         max_length: longest input in tokens; by default the run's, and never more than the model takes.
-        threads: CPU threads of PyTorch.
+        threads: CPU threads of PyTorch, in each process.
+        workers: processes that attack; 1 is this process alone, ``auto`` as many as there are cores. Given as
+            `attack_workers.Workers` they are kept for further calls. The results do not depend on it.
         device: ``CPU`` or ``GPU``, of the attacked model.
         output_dir: the folder that gets ``attacks/``; by default `run_or_export`.
         progress: whether progress bars are shown (on stderr).
@@ -104,6 +107,7 @@ def attack(
     check_settings(settings)
     if threads < 1:
         raise UserError(f"threads must be at least 1, not {threads}")
+    count = workers.count if isinstance(workers, Workers) else number_of_workers(workers, threads)
     device = device.upper()
     if device not in _DEVICES:
         raise UserError(f"the device must be CPU or GPU, not {device}{nearest(device, _DEVICES)}")
@@ -125,16 +129,38 @@ def attack(
     attackable = choose_attackable(attack_column, data.text_columns)
     ids = choose_examples(len(split), num_examples, seed)
 
-    from .attack_victim import Victim  # imports PyTorch and TextAttack: seconds, so only after the checks
+    victim_settings = VictimSettings(export, max_length or recorded.get("max_length"), _DEVICES[device], threads)
+    job = AttackJob(victim_settings, settings, data.text_columns, attackable, seed)
+    folder = Path(output_dir or run_or_export) / "attacks"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(folder / attack))
+        if count > 1 and not isinstance(workers, Workers):
+            workers = stack.enter_context(Workers(count))
+        return _attack(
+            job, data, split, ids, labels, folder, workers if isinstance(workers, Workers) else None, progress
+        )
 
+
+def _attack(
+    job: AttackJob,
+    data: TextDataset,
+    split: TextSplit,
+    ids: list[int],
+    labels: list[str],
+    folder: Path,
+    workers: Workers | None,
+    progress: bool,
+) -> dict[str, Any]:
+    """Does what `attack` says, with everything checked and the folder locked."""
     started = time.perf_counter()
-    victim = Victim(export, max_length or recorded.get("max_length"), _DEVICES[device], threads)
-    built = build_attack(settings, victim, attackable)
+    settings, attack = job.settings, job.settings.attack
+    victim = job.victim.load()
+    built = job.build(victim)
     basis = {
-        "model_sha256": sha256_of_model(export),
+        "model_sha256": sha256_of_model(job.victim.export),
         "data_fingerprint": split.fingerprint,
         "max_length": victim.max_tokens,
-        "device": device,
+        "device": {value: name for name, value in _DEVICES.items()}[job.victim.device],
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
     result_settings = {
@@ -142,14 +168,16 @@ def attack(
         **describe_resources(settings),
         "resource_sha256": sha256_of_resources(settings),
         "recipe": str(built).splitlines(),
-        "attack_column": attackable if split.pairs is not None else None,
-        "seed": seed,
+        "attack_column": job.attackable if split.pairs is not None else None,
+        "seed": job.seed,
         **basis,
     }
-    folder = Path(output_dir or run_or_export) / "attacks"
     journal = Journal(folder / attack, result_settings, sha256_of_content(result_settings), ids)
     clean = _clean_accuracy(victim, split, folder / "clean.json", sha256_of_content(basis), progress)
-    _attack_examples(built, split, ids, seed, journal, settings, data.text_columns, progress)
+    note = " (stand-in resources)" if result_settings["resources"] == STANDIN else ""
+    attack_with: Any = (workers, job) if workers else job.attacker(built)
+    del victim, built  # workers have their own, and with many of them memory is short
+    attack_examples(attack_with, _examples(split, ids), journal, attack, note, progress)
     figures = summarise(journal.finish())
     summary = {
         "attack": attack,
@@ -164,74 +192,23 @@ def attack(
         "text_columns": list(data.text_columns),
         "label_names": labels,
         "example_ids": ids,
-        "threads": threads,
-        "seconds_attacking": round(sum(record["seconds"] for record in journal.done.values()), 3),
+        "threads": job.victim.threads,
+        "workers": workers.count if workers else 1,
+        "seconds_attacking": round(sum(record["seconds"] or 0.0 for record in journal.done.values()), 3),
         "seconds_clean": clean["seconds"],
+        "seconds_starting_workers": round(max(workers.starting_seconds, default=0.0), 3) if workers else 0.0,
         "seconds_this_call": round(time.perf_counter() - started, 3),
     }
     write_json(folder / attack / "summary.json", summary)
     return summary
 
 
-def _attack_examples(
-    built: Any,
-    split: TextSplit,
-    ids: Sequence[int],
-    seed: int,
-    journal: Journal,
-    settings: AttackSettings,
-    columns: tuple[str, ...],
-    progress: bool,
-) -> None:
-    """Attacks the examples that are not in the journal yet, in the order of their ids."""
-    note = {"standin": " (stand-in resources)"}.get(settings.resources if settings.attack != "synonym" else "", "")
-    todo = [id for id in ids if id not in journal.done]
-    with tqdm(total=len(ids), initial=len(journal.done), desc=settings.attack, unit="ex", disable=not progress) as bar:
-        for id in todo:
-            texts = (split.texts[id],) if split.pairs is None else (split.texts[id], split.pairs[id])
-            journal.add(_attack_one(built, id, texts, int(split.labels[id]), seed, columns))
-            robust = sum(record["result"] == FAILED for record in journal.done.values())
-            bar.set_postfix_str(f"Aua {100 * robust / len(journal.done):.1f}%{note}", refresh=False)
-            bar.update()
-
-
-def _attack_one(
-    built: Any, id: int, texts: tuple[str, ...], label: int, seed: int, columns: tuple[str, ...]
-) -> dict[str, Any]:
-    """Attacks one example and returns its record for the results file."""
-    import torch
-
-    # A recipe that draws random numbers gives the same result for an example in whatever order examples are attacked.
-    own_seed = int(np.random.SeedSequence([seed, id]).generate_state(1)[0])
-    random.seed(own_seed)
-    np.random.seed(own_seed)
-    torch.manual_seed(own_seed)
-    # The names are ours, never premise/hypothesis, by which recipes would freeze a column on their own.
-    example = OrderedDict(zip(("text", "text_pair"), texts, strict=False))
-    started = time.perf_counter()
-    try:
-        result = built.attack(example, label)
-    except Exception as error:
-        raise RuntimeError(f"TextAttack failed on example {id} of the evaluation set") from error
-    seconds = time.perf_counter() - started
-    before, after = result.original_result, result.perturbed_result
-    kind = {"SuccessfulAttackResult": SUCCEEDED, "FailedAttackResult": FAILED, "SkippedAttackResult": SKIPPED}
-    inputs = [_as_tuple(goal.attacked_text.tokenizer_input) for goal in (before, after)]
-    return {
-        "id": id,
-        "original": dict(zip(columns, inputs[0], strict=True)),
-        "perturbed": dict(zip(columns, inputs[1], strict=True)),
-        "label": label,
-        "original_output": before.output,
-        "perturbed_output": after.output,
-        "original_scores": [round(float(score), 6) for score in before.raw_output],
-        "perturbed_scores": [round(float(score), 6) for score in after.raw_output],
-        "queries": result.num_queries,
-        "result": kind[type(result).__name__],
-        "num_words": before.attacked_text.num_words,
-        "num_words_changed": len(after.attacked_text.attack_attrs["modified_indices"]),
-        "seconds": round(seconds, 4),
-    }
+def _examples(split: TextSplit, ids: list[int]) -> list[Example]:
+    pairs = split.pairs
+    return [
+        Example(id, (split.texts[id],) if pairs is None else (split.texts[id], pairs[id]), int(split.labels[id]))
+        for id in ids
+    ]
 
 
 def _clean_accuracy(victim: Any, split: TextSplit, path: Path, fingerprint: str, progress: bool) -> dict[str, Any]:
@@ -255,7 +232,3 @@ def _clean_accuracy(victim: Any, split: TextSplit, path: Path, fingerprint: str,
     }
     write_json(path, clean)
     return clean
-
-
-def _as_tuple(texts: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (texts,) if isinstance(texts, str) else texts

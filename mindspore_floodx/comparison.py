@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 from tabulate import tabulate
 
+from .attack_journal import read_records
 from .attack_metrics import FAILED
 from .errors import UserError
 from .files import replacing
@@ -91,8 +92,8 @@ def paired_outcome(first: str | Path, second: str | Path, attack: str) -> dict[s
 
     held = []
     for run in (first, second):
-        lines = (Path(run) / "attacks" / attack / "examples.jsonl").read_text(encoding="utf-8").splitlines()
-        held.append({record["id"]: record["result"] == FAILED for record in map(json.loads, lines)})
+        records = read_records(Path(run) / "attacks" / attack / "examples.jsonl")
+        held.append({id: record["result"] == FAILED for id, record in records.items()})
     if held[0].keys() != held[1].keys():
         raise UserError(f"{first} and {second} were attacked on different examples; attack both with one --seed")
     only_first = sum(held[0][id] and not held[1][id] for id in held[0])

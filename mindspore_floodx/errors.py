@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 
 class UserError(Exception):
@@ -14,6 +17,27 @@ class UserError(Exception):
     """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where `sigterm_raises` holds: everything that is put in order after Ctrl-C is so after this too."""
+
+
+@contextlib.contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Makes SIGTERM raise `Terminated` in the main thread, unless the process handles it in another way already."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Returns ``" (did you mean 'x'?)"`` for the valid name closest to `name`, or an empty string if none is close."""
     found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
@@ -21,15 +45,18 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Runs `main` as a command: a `UserError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130."""
+    """Runs `main` as a command: a `UserError` becomes one line on stderr and exit status 2.
+
+    Ctrl-C gives exit status 130 and `Terminated` 143, each with one line, to which their message is added.
+    """
     try:
         status = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        status = 130
+    except KeyboardInterrupt as stop:
+        by, status = ("SIGTERM", 143) if isinstance(stop, Terminated) else ("Ctrl-C", 130)
+        print(f"stopped by {by}" + (f"; {stop}" if str(stop) else ""), file=sys.stderr)
     except BrokenPipeError:  # the reader of our output went away (`... | head`): nobody is left to tell
         status = 141
     sys.exit(status)

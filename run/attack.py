@@ -3,4 +3,5 @@
 from mindspore_floodx.cli.attack import main
 from mindspore_floodx.errors import run_command
 
-run_command(main)
+if __name__ == "__main__":  # worker processes import this file
+    run_command(main)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_victim import LABELS, NEIGHBOURS, PAIRS, SENTENCES, export_tiny
 
-from mindspore_floodx import attacks
+from mindspore_floodx import attack_job
 from mindspore_floodx.attack_metrics import summarise
 from mindspore_floodx.attack_victim import Victim
 from mindspore_floodx.attacks import attack
@@ -83,25 +83,27 @@ def test_queries_count_the_first_prediction_the_ranking_and_every_candidate(opti
 
 def test_a_run_that_is_stopped_goes_on_and_ends_the_same(options, tmp_path, monkeypatch):
     whole = attack(**options)
-    expected = [{k: v for k, v in e.items() if k != "seconds"} for e in read_examples(tmp_path)]
+    expected = (tmp_path / "attacks" / "synonym" / "examples.jsonl").read_bytes()
     options["output_dir"] = tmp_path / "second"
     attacked = []
-    real = attacks._attack_one
+    real = attack_job.attack_example
 
-    def stop_after_four(built, id, *rest):
+    def stop_after_four(built, example, **rest):
         if len(attacked) == 4:
             raise KeyboardInterrupt
-        attacked.append(id)
-        return real(built, id, *rest)
+        attacked.append(example.id)
+        return real(built, example, **rest)
 
-    monkeypatch.setattr(attacks, "_attack_one", stop_after_four)
+    monkeypatch.setattr(attack_job, "attack_example", stop_after_four)
     with pytest.raises(KeyboardInterrupt):
         attack(**options)
     assert len(read_examples(options["output_dir"])) == 4
-    monkeypatch.setattr(attacks, "_attack_one", lambda *args: attacked.append(args[1]) or real(*args))
+    monkeypatch.setattr(
+        attack_job, "attack_example", lambda built, e, **rest: attacked.append(e.id) or real(built, e, **rest)
+    )
     again = attack(**options)
     assert attacked == list(range(10))  # no example twice, none left out
-    assert [{k: v for k, v in e.items() if k != "seconds"} for e in read_examples(options["output_dir"])] == expected
+    assert (options["output_dir"] / "attacks" / "synonym" / "examples.jsonl").read_bytes() == expected
     changing = {"seconds_attacking", "seconds_clean", "seconds_this_call"}
     assert {k: v for k, v in again.items() if k not in changing} == {
         k: v for k, v in whole.items() if k not in changing
@@ -172,6 +174,8 @@ def test_clean_accuracy_is_of_the_whole_set_and_measured_once(options, tmp_path,
     [
         ({"attack": "synonim"}, "did you mean 'synonym'"),
         ({"threads": 0}, "threads"),
+        ({"workers": 0}, "workers"),
+        ({"workers": "many"}, "'auto'"),
         ({"device": "GPUs"}, "did you mean 'GPU'"),
         ({"num_examples": 0}, "number of examples"),
         ({"run_or_export": "nowhere"}, "there is no folder"),
@@ -194,7 +198,7 @@ def test_a_failure_inside_textattack_names_the_example(options, monkeypatch):
         raise ValueError("substring not found")
 
     monkeypatch.setattr(textattack.Attack, "attack", broken)
-    with pytest.raises(RuntimeError, match="example 0"):
+    with pytest.raises(UserError, match=r"example 0 .* failed: ValueError in .*substring not found; .* 0 examples"):
         attack(**options)
 
 

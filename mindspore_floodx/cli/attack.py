@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from ..attack_metrics import table_row
 from ..attack_recipes import BERT_ATTACK_CANDIDATES, NAMES, AttackSettings, check_settings
+from ..attack_workers import Workers, number_of_workers
 from ..attacks import attack
-from ..errors import run_command
-from .options import number_or_all
+from ..errors import run_command, sigterm_raises
+from .options import number_or_all, number_or_auto
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     add("--text-pair-column", help="of --eval-file")
     add("--label-column", help="of --eval-file")
     add("--max-length", type=int, help="longest input in tokens (default: as trained)")
-    add("--threads", type=int, default=1, help="CPU threads (default 1)")
+    add("--threads", type=int, default=1, help="CPU threads of each process (default 1)")
+    add("--workers", type=number_or_auto, default=1, metavar="N|auto", help="processes; auto: cores (default 1)")
     add("--device", default="CPU", metavar="CPU|GPU", help="where the attacked model runs (default CPU)")
     add("--output-dir", help="gets attacks/<attack>/ (default: RUN_OR_EXPORT)")
     return options
@@ -48,15 +51,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:  # all of them before the first is run
         kept = ("resources", "neighbours", "max_candidates", "masked_lm")
         check_settings(AttackSettings(name, **{option: options[option] for option in kept}))
-    for name in names:
-        summary = attack(folder, name, **options)
-        pairs = summary["attack_column"]
-        print(
-            f"{summary['dataset']}: {summary['num_examples']} of {summary['evaluation_examples']} examples, seed "
-            f"{summary['seed']}" + (f", {pairs} of the two texts changed" if pairs else "")
-        )
-        print(table_row(summary), flush=True)
+    count = number_of_workers(options.pop("workers"), max(1, options["threads"]))
+    try:
+        with sigterm_raises(), Workers(count) as workers:  # which are kept from one attack to the next
+            for name in names:
+                _report(attack(folder, name, workers=workers if count > 1 else 1, **options))
+    except KeyboardInterrupt as stop:
+        raise type(stop)("finished examples are kept and the same command goes on") from None
     return 0
+
+
+def _report(summary: dict[str, Any]) -> None:
+    pairs = summary["attack_column"]
+    print(
+        f"{summary['dataset']}: {summary['num_examples']} of {summary['evaluation_examples']} examples, seed "
+        f"{summary['seed']}" + (f", {pairs} of the two texts changed" if pairs else "")
+    )
+    print(table_row(summary), flush=True)
 
 
 def console() -> None:

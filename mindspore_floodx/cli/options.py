@@ -18,6 +18,16 @@ def number_or_all(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'") from None
 
 
+def number_or_auto(text: str) -> int | str:
+    """Reads a whole number or the word ``auto``."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'auto'") from None
+
+
 def refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
     """Names the first word that the parser did not know, and the option that was perhaps meant.
 
