@@ -1,0 +1,72 @@
+"""Jobs for worker processes without a model, and a command that runs one: workers start in half a second."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindspore_floodx.attack_job import Example
+from mindspore_floodx.attack_journal import Journal
+from mindspore_floodx.attack_loop import attack_examples
+from mindspore_floodx.attack_workers import Workers
+from mindspore_floodx.errors import UserError, run_command, sigterm_raises
+from mindspore_floodx.lock import locked
+
+TEXTS = [f"text {'long ' * (id % 7)}{id}\x85 \u2028 end" for id in range(60)]
+EXAMPLES = [Example(id, (text,), id % 2) for id, text in enumerate(TEXTS)]
+
+
+@dataclass(frozen=True)
+class LightJob:
+    """Records say which process made them; `log` gets a line for each example that was begun."""
+
+    seconds: float = 0.0
+    log: Path | None = None
+    fails_on: int | None = None
+    ends_on: int | None = None  # the process kills itself
+    refuses: str | None = None  # while it prepares
+    ends_at_once: bool = False
+    name: str = "first"
+
+    def prepare(self, kept):
+        if self.ends_at_once:
+            os._exit(7)
+        if self.refuses:
+            raise UserError(self.refuses)
+        kept[self.name] = kept.get(self.name, 0) + 1
+        return lambda example: self.attack(example, kept)
+
+    def attack(self, example, kept):
+        if self.log:
+            with open(self.log, "a") as file:
+                file.write(f"{example.id}\n")
+        time.sleep(self.seconds)
+        if example.id == self.fails_on:
+            raise ValueError("no such\nword")
+        if example.id == self.ends_on:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {
+            "id": example.id,
+            "original": dict(zip(("text",), example.texts, strict=True)),
+            "result": "failed",
+            "seconds": {"pid": os.getpid(), "kept": dict(kept)},  # what is left out of the result file
+        }
+
+
+def main(argv=None):
+    """`light_jobs.py FOLDER WORKERS`: attacks `EXAMPLES` with 15 milliseconds each."""
+    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    job = LightJob(seconds=0.015, log=folder.parent / "log")
+    with sigterm_raises(), locked(folder), Workers(count) as workers:
+        journal = Journal(folder, {}, "ff", [example.id for example in EXAMPLES])
+        attack = (workers, job) if count > 1 else job.prepare({})
+        attack_examples(attack, EXAMPLES, journal, progress=False)
+        journal.finish()
+
+
+if __name__ == "__main__":
+    run_command(main)
