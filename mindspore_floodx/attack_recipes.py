@@ -148,6 +148,7 @@ def build_attack(settings: AttackSettings, victim: Any, attackable: str = "both"
     """
     from .attack_encoding import encode_once
     from .attack_library import no_nltk_downloads, textattack
+    from .attack_swaps import in_fixed_order
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(no_nltk_downloads())
@@ -161,6 +162,7 @@ def build_attack(settings: AttackSettings, victim: Any, attackable: str = "both"
             attack = getattr(module, recipe.name).build(victim)
     for constraint in attack.constraints:
         encode_once(constraint)
+    in_fixed_order(attack.transformation)
     if attackable != "both":
         frozen = {"first": {"text_pair"}, "second": {"text"}}[attackable]
         rule = textattack.constraints.pre_transformation.InputColumnModification(["text", "text_pair"], frozen)

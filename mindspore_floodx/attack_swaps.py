@@ -1,4 +1,4 @@
-"""Two word swaps of TextAttack 0.3.11, mended so that the recipes which use them can be built and run."""
+"""Word swaps of TextAttack 0.3.11, mended so that the recipes which use them can be built and run, and repeated."""
 
 from __future__ import annotations
 
@@ -49,3 +49,22 @@ class MaskedLMSwap(textattack.transformations.WordSwapMaskedLM):
         )
         one_word = (word for word in words if textattack.shared.utils.is_one_word(word))
         return list(itertools.islice(one_word, self.max_candidates))
+
+
+_UNORDERED = ("WordSwapWordNet", "WordSwapInflections")  # by name: importing the second needs a further package
+
+
+def in_fixed_order(transformation: Any) -> None:
+    """Sorts the words of swaps, already built, that TextAttack takes from a set.
+
+    The order of a set of strings is another one in each process; among equally good words the first one is taken.
+    """
+    for part in getattr(transformation, "transformations", [transformation]):
+        kind = type(part)
+        if kind.__name__ in _UNORDERED:
+            part.__class__ = type(kind.__name__, (_Sorted, kind), {})
+
+
+class _Sorted:
+    def _get_replacement_words(self, *args: Any, **kwargs: Any) -> list[str]:
+        return sorted(super()._get_replacement_words(*args, **kwargs))  # type: ignore[misc]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
-from mindspore_floodx.attack_journal import Journal
+from mindspore_floodx import attack_journal
+from mindspore_floodx.attack_journal import Journal, read_records
 from mindspore_floodx.errors import UserError
 
 
@@ -69,11 +71,93 @@ def test_a_smaller_sample_keeps_the_larger_one_aside(tmp_path):
     assert len(lines(tmp_path / "previous" / "a-cc" / "examples.jsonl")) == 2
 
 
+def test_results_set_aside_are_never_replaced(tmp_path):
+    for fingerprint, ids in (("aa", [1, 2]), ("bb", [1]), ("aa", [1]), ("bb", [1])):
+        journal = Journal(tmp_path / "a", {}, fingerprint, ids)
+        for id in ids:
+            journal.add(record(id, by=fingerprint))
+    kept = {path.name: len(lines(path / "examples.jsonl")) for path in (tmp_path / "previous").iterdir()}
+    assert kept == {"a-aa": 2, "a-bb": 1, "a-aa-2": 1}
+
+
+def test_a_kill_while_results_are_set_aside_loses_none(tmp_path, monkeypatch):
+    """Stopped before each step that writes to the disk, in turn; then the call is repeated."""
+    steps = [
+        (attack_journal, "replacing_folder"),
+        (attack_journal.os, "replace"),
+        (attack_journal.Path, "unlink"),
+        (attack_journal, "replacing"),
+        (attack_journal, "write_json"),
+    ]
+    for number, (place, name) in enumerate(steps):
+        folder = tmp_path / str(number) / "a"
+        Journal(folder, {}, "aa", [1]).add(record(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, lambda *args, **more: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                Journal(folder, {}, "bb", [1])
+        assert Journal(folder, {}, "bb", [1]).done == {}
+        kept = [read_records(path) for path in folder.parent.glob("previous/a-aa*/examples.jsonl")]
+        assert {1: record(1)} in kept
+        assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_texts_may_hold_what_python_takes_for_ends_of_lines(tmp_path):
+    text = "one\x85two\u2028three\x0bfour\rfive\nsix"
+    first = Journal(tmp_path / "a", {}, "aa", [1, 2])
+    first.add(record(1, original={"text": text}))
+    again = Journal(tmp_path / "a", {}, "aa", [1, 2])
+    assert again.done[1]["original"]["text"] == text
+
+
+def test_the_time_is_kept_but_not_in_the_result_file(tmp_path):
+    first = Journal(tmp_path / "a", {}, "aa", [1, 2])
+    first.add({"seconds": 0.25, **record(2)})
+    first.add(record(1, seconds=0.5))
+    assert [r["seconds"] for r in first.finish()] == [0.5, 0.25]
+    assert lines(first.path) == [record(1), record(2)]
+    again = Journal(tmp_path / "a", {}, "aa", [1, 2])
+    assert [again.done[id]["seconds"] for id in (1, 2)] == [0.5, 0.25]
+    (tmp_path / "a" / "seconds.jsonl").unlink()  # a result is worth more than its time
+    assert [r["seconds"] for r in Journal(tmp_path / "a", {}, "aa", [1, 2]).finish()] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["examples.jsonl", "seconds.jsonl"])
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path, name):
+    journal = Journal(tmp_path / "a", {}, "aa", [1, 2])
+    journal.add(record(1))
+    path = tmp_path / "a" / name
+    kept = path.read_bytes()
+    path.unlink()
+    path.symlink_to("/dev/full")
+    with pytest.raises(UserError, match="examples.jsonl: No space left on device; make room and run the same command"):
+        journal.add(record(2))
+    path.unlink()
+    path.write_bytes(kept)
+    assert set(Journal(tmp_path / "a", {}, "aa", [1, 2]).done) == {1}
+
+
+def test_many_results_a_second_share_a_sync(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "a", {}, "aa", list(range(50)))
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(number) or real(number))
+    for id in range(50):
+        journal.add(record(id))
+        assert len(lines(journal.path)) == id + 1  # with the system at once
+    assert 2 <= len(synced) < 50
+    monkeypatch.setattr(attack_journal, "SYNC_SECONDS", 0.0)
+    before = len(synced)
+    journal.add(record(0))
+    assert len(synced) == before + 2
+
+
 def test_a_damaged_settings_file_makes_nothing_known(tmp_path):
     first = Journal(tmp_path / "a", {}, "cc", [1])
     first.add(record(1))
     (tmp_path / "a" / "settings.json").write_text("{")
     assert Journal(tmp_path / "a", {}, "cc", [1]).done == {}
+    assert len(lines(tmp_path / "previous" / "a-unknown" / "examples.jsonl")) == 1
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

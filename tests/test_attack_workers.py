@@ -11,7 +11,8 @@ from light_jobs import EXAMPLES, LightJob
 
 from mindspore_floodx import attack_workers
 from mindspore_floodx.attack_job import Example
-from mindspore_floodx.attack_loop import fair_order
+from mindspore_floodx.attack_journal import Journal
+from mindspore_floodx.attack_loop import attack_examples, fair_order
 from mindspore_floodx.attack_workers import ExampleError, Workers, number_of_workers
 from mindspore_floodx.errors import UserError
 
@@ -99,6 +100,24 @@ def test_an_exception_is_one_sentence_that_names_the_example():
         # and the workers can be used again
         workers.start(LightJob())
         assert len(list(workers.run(EXAMPLES[:3]))) == 3
+
+
+def test_a_full_disk_ends_the_run_and_its_workers(tmp_path):
+    journal = Journal(tmp_path / "a", {}, "aa", list(range(20)))
+    with Workers(2) as workers:
+        with pytest.raises(UserError, match="No space left on device; make room and run the same command"):
+            journal.path.unlink()
+            journal.path.symlink_to("/dev/full")
+            attack_examples((workers, LightJob(seconds=0.05)), EXAMPLES[:20], journal, progress=False)
+        assert workers.pids == []
+
+
+def test_the_loop_says_how_many_results_are_kept(tmp_path):
+    attack = LightJob(fails_on=3).prepare({})
+    journal = Journal(tmp_path / "a", {}, "aa", list(range(20)))
+    with pytest.raises(UserError, match=r"^example 3 .*: no such word; the results of 3 examples are kept$"):
+        attack_examples(attack, EXAMPLES[:20], journal, progress=False)
+    assert journal.done.keys() == {0, 1, 2}
 
 
 @pytest.mark.parametrize(
