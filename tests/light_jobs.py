@@ -58,9 +58,10 @@ class LightJob:
 
 
 def main(argv=None):
-    """`light_jobs.py FOLDER WORKERS`: attacks `EXAMPLES` with 15 milliseconds each."""
+    """`light_jobs.py FOLDER WORKERS [SECONDS]`: attacks `EXAMPLES` with 15 milliseconds each, or so many seconds."""
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
-    job = LightJob(seconds=0.015, log=folder.parent / "log")
+    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 0.015
+    job = LightJob(seconds, log=folder.parent / "log")
     with sigterm_raises(), locked(folder), Workers(count) as workers:
         journal = Journal(folder, {}, "ff", [example.id for example in EXAMPLES])
         attack = (workers, job) if count > 1 else job.prepare({})

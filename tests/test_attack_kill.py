@@ -106,6 +106,16 @@ def test_a_light_command_killed_again_and_again(tmp_path):
     assert read_records(folder / "seconds.jsonl").keys() == set(done)
 
 
+def test_workers_end_with_their_parent_in_the_midst_of_a_long_example(tmp_path):
+    command = Command(ROOT / "tests" / "light_jobs.py", tmp_path / "a", 2, 60)
+    assert wait_for_lines(command, tmp_path / "log", 2)
+    pids = command.workers()
+    assert len(pids) == 2
+    command.process.kill()
+    assert all(gone(pid) for pid in pids)
+    command.end()
+
+
 @pytest.mark.parametrize("number, status, said", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_light_command_that_is_told_to_stop(tmp_path, number, status, said, workers):
