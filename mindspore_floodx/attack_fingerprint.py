@@ -10,7 +10,7 @@ from typing import Any
 
 from .files import sha256_of
 
-_MODEL_FILES = (".safetensors", ".bin", ".json", ".txt")
+_MODEL_FILES = (".safetensors", ".ckpt", ".bin", ".json", ".txt")
 
 
 def sha256_of_content(content: Any) -> str:

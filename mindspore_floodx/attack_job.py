@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from .attack_metrics import FAILED, SKIPPED, SUCCEEDED
+from .attack_calibration import Calibrated
+from .attack_metrics import FAILED, SKIPPED, SUCCEEDED, count_changed_words
 from .attack_recipes import AttackSettings, build_attack
+from .attack_victims import PYTORCH, build_victim
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,15 @@ class Example:
 class VictimSettings:
     """The attacked model: says how to load it, so that every process can do so for itself."""
 
-    export: Path
+    folder: Path
+    kind: str = PYTORCH  # or MINDSPORE, see `attack_victims`
     max_length: int | None = None
-    device: str = "cpu"  # as PyTorch calls it
+    device: str = "CPU"
     threads: int = 1
 
     def load(self) -> Any:
-        """Returns the `attack_victim.Victim`.
-
-        Raises:
-            UserError: see there.
-        """
-        from .attack_victim import Victim  # imports PyTorch and TextAttack: seconds
-
-        return Victim(self.export, self.max_length, self.device, self.threads)
+        """Returns the victim; see `attack_victims.build_victim`, also for what it raises."""
+        return build_victim(self.kind, self.folder, self.max_length, self.device, self.threads)
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,12 @@ class AttackJob:
     columns: tuple[str, ...]  # names of the text columns, for the records
     attackable: str = "both"
     seed: int = 0
+    temperature: float | None = None  # of a calibrated attack, see `attack_calibration`
 
     def build(self, victim: Any) -> Any:
         """Returns TextAttack's `Attack` on the loaded victim."""
+        if self.temperature is not None:
+            victim = Calibrated(victim, self.temperature)
         return build_attack(self.settings, victim, self.attackable)
 
     def attacker(self, built: Any) -> Callable[[Example], dict[str, Any]]:
@@ -110,7 +110,7 @@ def attack_example(built: Any, example: Example, seed: int, columns: tuple[str, 
         "queries": result.num_queries,
         "result": kind[type(result).__name__],
         "num_words": before.attacked_text.num_words,
-        "num_words_changed": len(after.attacked_text.attack_attrs["modified_indices"]),
+        "num_words_changed": count_changed_words(after.attacked_text.attack_attrs),
         "seconds": round(seconds, 4),
     }
 

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from .errors import UserError
 from .files import replacing, replacing_folder, write_json
 
@@ -79,9 +81,16 @@ class Journal:
         self.done[record["id"]] = record
 
     def finish(self) -> list[dict[str, Any]]:
-        """Rewrites the files in the order of the ids and returns the records, each with its `seconds`."""
+        """Rewrites the files in the order of the ids, the results also as ``examples.parquet``.
+
+        Returns:
+            the records, each with its `seconds`.
+        """
         self._write_sorted()
-        return [self.done[id] for id in sorted(self.done)]
+        records = [self.done[id] for id in sorted(self.done)]
+        with replacing(self.folder / "examples.parquet") as temporary:
+            pd.DataFrame(records).drop(columns="seconds", errors="ignore").to_parquet(temporary, index=False)
+        return records
 
     def _write_sorted(self) -> None:
         for path, line in ((self._seconds_path, _seconds_line), (self.path, _line)):
@@ -110,7 +119,8 @@ class Journal:
         target = next(path for each in names if not (path := self.folder.parent / "previous" / each).exists())
         with replacing_folder(target) as temporary:
             shutil.copytree(self.folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-        (self.folder / "summary.json").unlink(missing_ok=True)
+        for name in ("examples.parquet", "summary.json"):
+            (self.folder / name).unlink(missing_ok=True)
 
 
 def read_records(path: str | os.PathLike) -> dict[int, dict[str, Any]]:

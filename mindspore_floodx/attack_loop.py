@@ -33,7 +33,7 @@ def attack_examples(
     """
     todo = [example for example in examples if example.id not in journal.done]
     robust = sum(record["result"] == FAILED for record in journal.done.values())
-    bar = tqdm(total=len(examples), initial=len(journal.done), desc=title, unit="ex", disable=not progress)
+    bar = tqdm(total=len(examples), initial=len(examples) - len(todo), desc=title, unit="ex", disable=not progress)
     with bar:
         if isinstance(attack, tuple):
             records = _by_workers(*attack, todo, bar)

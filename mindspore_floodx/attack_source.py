@@ -37,14 +37,14 @@ def find_export(run_or_export: str | os.PathLike) -> Path:
 
 
 def recorded_settings(run_or_export: str | os.PathLike) -> dict[str, Any]:
-    """Returns the settings of a run (its config.yaml), also of one whose ``export/`` is given; {} if there are none.
+    """Returns the settings of a run (config.yaml), given it, its ``export/`` or its ``checkpoint/``; {} without one.
 
     Raises:
         UserError: config.yaml cannot be read.
     """
     folder = Path(run_or_export)
     path = folder / "config.yaml"
-    if not path.is_file() and folder.name == "export":
+    if not path.is_file() and folder.name in ("export", "checkpoint"):
         path = folder.parent / "config.yaml"
     if not path.is_file():
         return {}
@@ -185,4 +185,9 @@ def choose_examples(total: int, num_examples: int | str, seed: int) -> list[int]
         return list(range(total))
     if isinstance(num_examples, bool) or not isinstance(num_examples, int) or num_examples < 1:
         raise UserError(f"the number of examples must be a positive number or 'all', not {num_examples!r}")
-    return sorted(np.random.default_rng(seed).permutation(total)[:num_examples].tolist())
+    return sorted(example_order(total, seed)[:num_examples].tolist())
+
+
+def example_order(total: int, seed: int) -> np.ndarray:
+    """Returns the random order of an evaluation set of `total` examples that samples are taken from, int64 [total]."""
+    return np.random.default_rng(seed).permutation(total)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
-import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from .attack_library import textattack
@@ -52,15 +49,3 @@ class Victim(textattack.models.wrappers.HuggingFaceModelWrapper):
             texts, padding="longest", truncation=True, max_length=self.max_tokens, return_tensors="pt"
         )
         return self.model(**inputs.to(self.device)).logits.float().cpu()
-
-
-def predict(victim: Victim, inputs: Sequence[Input], batch_size: int = 64, progress: bool = False) -> np.ndarray:
-    """Returns the victim's class for each input, [len(inputs)] int64; inputs of like length share a batch."""
-    length = [len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in inputs]
-    order = np.argsort(length, kind="stable")[::-1]  # longest first: a batch that does not fit in memory fails at once
-    classes = np.empty(len(inputs), dtype=np.int64)
-    starts = range(0, len(order), batch_size)
-    for start in tqdm(starts, desc="clean accuracy", unit="batch", disable=not progress):
-        batch = order[start : start + batch_size]
-        classes[batch] = victim([inputs[i] for i in batch]).argmax(dim=1).numpy()
-    return classes

@@ -1,16 +1,19 @@
-"""`attack`: Clean%, Aua%, Suc% and #Query of one exported model under one attack, with every example's result kept."""
+"""`attack`: Clean%, Aua%, Suc% and #Query of one model under one attack, with every example's result kept."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
-import json
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from .attack_calibration import Calibration, calibrate_halves, calibrate_on_file, check_calibration
+from .attack_clean import clean_results
 from .attack_fingerprint import sha256_of_content, sha256_of_model
 from .attack_job import AttackJob, Example, VictimSettings
 from .attack_journal import Journal
@@ -27,21 +30,36 @@ from .attack_recipes import (
 from .attack_source import (
     choose_attackable,
     choose_examples,
-    find_export,
     load_evaluation,
     match_columns,
     match_labels,
     model_labels,
     recorded_settings,
 )
+from .attack_victims import MINDSPORE, PYTORCH, check_victim, demand_no_gradients, find_victim
 from .attack_workers import Workers, number_of_workers
 from .data import TextDataset, TextSplit
-from .errors import UserError, nearest
+from .errors import UserError
 from .files import write_json
 from .lock import locked
 
-_DEVICES = {"CPU": "cpu", "GPU": "cuda"}
 _PACKAGES = ("textattack", "torch", "transformers", "nltk")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Examples:
+    """What is attacked: data, its evaluation set in the model's order of classes, the chosen ids."""
+
+    data: TextDataset
+    split: TextSplit
+    labels: list[str]  # the model's
+    ids: list[int]
+    calibrate: bool
+    held_out: TextSplit | None  # of a calibration file
+
+    def __getitem__(self, id: int) -> Example:
+        texts, pairs = self.split.texts, self.split.pairs
+        return Example(id, (texts[id],) if pairs is None else (texts[id], pairs[id]), int(self.split.labels[id]))
 
 
 def attack(
@@ -64,6 +82,9 @@ def attack(
     text_pair_column: str | None = None,
     label_column: str | None = None,
     max_length: int | None = None,
+    victim: str = PYTORCH,
+    calibrate: bool = False,
+    calibration_file: str | os.PathLike | None = None,
     threads: int = 1,
     workers: int | str | Workers = 1,
     device: str = "CPU",
@@ -72,11 +93,11 @@ def attack(
 ) -> dict[str, Any]:
     """Attacks a model on its evaluation set and returns the summary that it also writes.
 
-    Writes ``attacks/<attack>/examples.jsonl`` (one line an example, as soon as it is finished) and ``summary.json``;
-    stopped at any moment, the same call goes on where it was. Nothing is downloaded.
+    Writes ``attacks/<attack>/examples.jsonl`` (one line an example, as soon as it is finished), ``examples.parquet``
+    and ``summary.json``; stopped at any moment, the same call goes on where it was. Nothing is downloaded.
 
     Args:
-        run_or_export: a run folder (its config.yaml tells the data) or an exported Hugging Face folder.
+        run_or_export: a run folder (its config.yaml tells the data) or a model folder.
         attack: a name of `attack_recipes.NAMES`.
         num_examples: how many random examples of the evaluation set are attacked, or ``all``.
         seed: of the sample, and of the attacks that draw random numbers (seeded anew for each example).
@@ -88,7 +109,12 @@ def attack(
         attack_column: which text of a pair may be changed, see `attack_source.choose_attackable`.
         data: the data set itself; otherwise `dataset` ... `label_column` replace what config.yaml tells.
         max_length: longest input in tokens; by default the run's, and never more than the model takes.
-        threads: CPU threads of PyTorch, in each process.
+        victim: ``pytorch``, the exported model, or ``mindspore``, the run's checkpoint itself, whose results go to
+            ``attacks/<attack>-mindspore``.
+        calibrate: attack logits / T, with T fitted on held-out data (see `attack_calibration`), and write to
+            ``attacks/<attack>-calibrated``; the raw figures are those of a call without it.
+        calibration_file: labelled text to fit T on; by default the half of the evaluation set that is not attacked.
+        threads: CPU threads of PyTorch, and of MindSpore, in each process.
         workers: processes that attack; 1 is this process alone, ``auto`` as many as there are cores. Given as
             `attack_workers.Workers` they are kept for further calls. The results do not depend on it.
         device: ``CPU`` or ``GPU``, of the attacked model.
@@ -97,22 +123,20 @@ def attack(
 
     Returns:
         Shares are fractions in [0, 1]: ``clean_accuracy`` on the whole evaluation set, ``accuracy_under_attack``,
-        ``attack_success_rate`` and ``avg_queries`` (None without an attacked example) as `attack_metrics.summarise`
-        defines them, ``num_examples``, ``resources``, and what is needed to repeat the run.
+        ``attack_success_rate``, ``avg_queries`` and ``avg_words_changed`` (None without an attacked example) as
+        `attack_metrics.summarise` defines them, each with its 95% interval under the name with ``_interval``,
+        ``num_examples``, ``resources``, and what is needed to repeat the run.
 
     Raises:
         UserError: any wrong setting or missing resource, before anything runs.
     """
     settings = AttackSettings(attack, resources, neighbours, max_candidates, masked_lm, synonyms)
     check_settings(settings)
-    if threads < 1:
-        raise UserError(f"threads must be at least 1, not {threads}")
-    count = workers.count if isinstance(workers, Workers) else number_of_workers(workers, threads)
     device = device.upper()
-    if device not in _DEVICES:
-        raise UserError(f"the device must be CPU or GPU, not {device}{nearest(device, _DEVICES)}")
-    export = find_export(run_or_export)
-    labels = model_labels(export)
+    check_victim(victim, device, threads)
+    count = workers.count if isinstance(workers, Workers) else number_of_workers(workers, threads)
+    model_folder = find_victim(run_or_export, victim)
+    labels = model_labels(model_folder)
     recorded = recorded_settings(run_or_export)
     if data is None:
         given = {
@@ -124,73 +148,84 @@ def attack(
             "label_column": label_column,
         }
         data = load_evaluation(recorded, given)
-    split = match_labels(data, labels, export)
-    match_columns(export, split)
+    split = match_labels(data, labels, model_folder)
+    match_columns(model_folder, split)
     attackable = choose_attackable(attack_column, data.text_columns)
     ids = choose_examples(len(split), num_examples, seed)
-
-    victim_settings = VictimSettings(export, max_length or recorded.get("max_length"), _DEVICES[device], threads)
-    job = AttackJob(victim_settings, settings, data.text_columns, attackable, seed)
+    if max_length is not None and max_length < (3 if split.pairs is None else 5):
+        raise UserError(f"max_length is {max_length}, which leaves no room for text; leave it out to take the run's")
+    label_column = label_column or recorded.get("label_column")
+    held_out = check_calibration(calibrate, calibration_file, data, split, labels, label_column)
+    model = VictimSettings(model_folder, victim, max_length or recorded.get("max_length"), device, threads)
+    job = AttackJob(model, settings, data.text_columns, attackable, seed)
+    examples = _Examples(data, split, labels, ids, calibrate, held_out)
     folder = Path(output_dir or run_or_export) / "attacks"
+    variant = ("-mindspore" if victim == MINDSPORE else "", "-calibrated" if calibrate else "")
+    results = folder / f"{attack}{''.join(variant)}"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(locked(folder / attack))
+        stack.enter_context(locked(results))
         if count > 1 and not isinstance(workers, Workers):
             workers = stack.enter_context(Workers(count))
-        return _attack(
-            job, data, split, ids, labels, folder, workers if isinstance(workers, Workers) else None, progress
-        )
+        kept = workers if isinstance(workers, Workers) else None
+        return _attack(job, examples, results, folder / f"clean{variant[0]}", kept, progress)
 
 
 def _attack(
-    job: AttackJob,
-    data: TextDataset,
-    split: TextSplit,
-    ids: list[int],
-    labels: list[str],
-    folder: Path,
-    workers: Workers | None,
-    progress: bool,
+    job: AttackJob, examples: _Examples, results: Path, clean_path: Path, workers: Workers | None, progress: bool
 ) -> dict[str, Any]:
-    """Does what `attack` says, with everything checked and the folder locked."""
+    """Does what `attack` says, with everything checked and the folder `results` locked."""
     started = time.perf_counter()
-    settings, attack = job.settings, job.settings.attack
+    data, split, ids = examples.data, examples.split, examples.ids
     victim = job.victim.load()
     built = job.build(victim)
+    demand_no_gradients(built, job.settings.attack, job.victim.kind, examples.calibrate)
+    packages = (*_PACKAGES, "mindspore") if job.victim.kind == MINDSPORE else _PACKAGES
     basis = {
-        "model_sha256": sha256_of_model(job.victim.export),
+        "victim": job.victim.kind,
+        "model_sha256": sha256_of_model(job.victim.folder),
         "data_fingerprint": split.fingerprint,
         "max_length": victim.max_tokens,
-        "device": {value: name for name, value in _DEVICES.items()}[job.victim.device],
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "device": job.victim.device,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
     }
+    clean, logits = clean_results(victim, split, clean_path.parent, sha256_of_content(basis), clean_path.name, progress)
+    calibration = _calibrate(victim, examples, logits, job.seed, progress)
     result_settings = {
-        "attack": attack,
-        **describe_resources(settings),
-        "resource_sha256": sha256_of_resources(settings),
+        "attack": job.settings.attack,
+        **describe_resources(job.settings),
+        "resource_sha256": sha256_of_resources(job.settings),
         "recipe": str(built).splitlines(),
         "attack_column": job.attackable if split.pairs is not None else None,
+        "calibration": None if calibration is None else calibration.settings,
         "seed": job.seed,
         **basis,
     }
-    journal = Journal(folder / attack, result_settings, sha256_of_content(result_settings), ids)
-    clean = _clean_accuracy(victim, split, folder / "clean.json", sha256_of_content(basis), progress)
+    journal = Journal(results, result_settings, sha256_of_content(result_settings), ids)
     note = " (stand-in resources)" if result_settings["resources"] == STANDIN else ""
-    attack_with: Any = (workers, job) if workers else job.attacker(built)
-    del victim, built  # workers have their own, and with many of them memory is short
-    attack_examples(attack_with, _examples(split, ids), journal, attack, note, progress)
-    figures = summarise(journal.finish())
+    parts = (
+        [(job, ids)]
+        if calibration is None
+        else [(dataclasses.replace(job, temperature=part.temperature), part.ids) for part in calibration.parts]
+    )
+    del built
+    if workers:
+        del victim  # workers have their own, and with many of them memory is short
+    for each, chosen in parts:
+        attack_with: Any = (workers, each) if workers else each.attacker(each.build(victim))
+        attack_examples(attack_with, [examples[id] for id in chosen], journal, job.settings.attack, note, progress)
     summary = {
-        "attack": attack,
+        "attack": job.settings.attack,
         "clean_accuracy": clean["clean_accuracy"],
-        **{name: figures[name] for name in ("accuracy_under_attack", "attack_success_rate", "avg_queries")},
-        **{name: value for name, value in figures.items() if name.startswith("num_") or name.endswith("before_attack")},
+        "clean_accuracy_interval": clean["clean_accuracy_interval"],
+        **summarise(journal.finish()),
         **result_settings,
+        "calibration": None if calibration is None else calibration.describe(logits, split.labels),
         "dataset": data.name,
         "evaluation_source": split.source,
         "evaluation_partial": split.partial,
         "evaluation_examples": len(split),
         "text_columns": list(data.text_columns),
-        "label_names": labels,
+        "label_names": examples.labels,
         "example_ids": ids,
         "threads": job.victim.threads,
         "workers": workers.count if workers else 1,
@@ -199,36 +234,13 @@ def _attack(
         "seconds_starting_workers": round(max(workers.starting_seconds, default=0.0), 3) if workers else 0.0,
         "seconds_this_call": round(time.perf_counter() - started, 3),
     }
-    write_json(folder / attack / "summary.json", summary)
+    write_json(results / "summary.json", summary)
     return summary
 
 
-def _examples(split: TextSplit, ids: list[int]) -> list[Example]:
-    pairs = split.pairs
-    return [
-        Example(id, (split.texts[id],) if pairs is None else (split.texts[id], pairs[id]), int(split.labels[id]))
-        for id in ids
-    ]
-
-
-def _clean_accuracy(victim: Any, split: TextSplit, path: Path, fingerprint: str, progress: bool) -> dict[str, Any]:
-    """Accuracy on the whole evaluation set; read from `path` where an earlier attack on the same model left it."""
-    from .attack_victim import predict
-
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known["fingerprint"] == fingerprint:
-            return known
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # none, or not readable: measured now
-    started = time.perf_counter()
-    inputs: Sequence[Any] = split.texts if split.pairs is None else list(zip(split.texts, split.pairs, strict=True))
-    correct = predict(victim, inputs, progress=progress) == split.labels
-    clean = {
-        "fingerprint": fingerprint,
-        "clean_accuracy": float(correct.mean()),
-        "num_examples": len(split),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    write_json(path, clean)
-    return clean
+def _calibrate(victim: Any, examples: _Examples, logits: np.ndarray, seed: int, progress: bool) -> Calibration | None:
+    if not examples.calibrate:
+        return None
+    if examples.held_out is not None:
+        return calibrate_on_file(victim, examples.held_out, examples.ids, progress)
+    return calibrate_halves(logits, examples.split.labels, examples.ids, seed)

@@ -71,16 +71,16 @@ def replacing_folder(target: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def demand_writable(folder: str | os.PathLike) -> None:
-    """Refuses a folder that results and their plots/ could not be written to, before they are computed.
+def demand_writable(folder: str | os.PathLike, inside: tuple[str, ...] = ("plots",)) -> None:
+    """Refuses a folder that results, and those in its folders `inside`, could not be written to; makes them all.
 
     Raises:
         UserError: the folder cannot be made or written to.
     """
     folder = Path(folder)
     try:
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-        for place in (folder, folder / "plots"):
+        for place in (folder, *(folder / name for name in inside)):
+            place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
                 pass
     except OSError as error:

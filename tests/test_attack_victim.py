@@ -6,7 +6,8 @@ import torch
 from tiny_victim import PAIRS, SENTENCES, export_tiny
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mindspore_floodx.attack_victim import Victim, predict
+from mindspore_floodx.attack_clean import predict_logits
+from mindspore_floodx.attack_victim import Victim
 from mindspore_floodx.errors import UserError
 
 
@@ -40,8 +41,8 @@ def test_predictions_come_back_in_order_whatever_the_batches(folder):
     one_by_one = np.array([victim([text]).argmax(1).item() for text in SENTENCES])
     assert len(set(one_by_one)) == 2
     for batch_size in (1, 3, 64):
-        assert np.array_equal(predict(victim, SENTENCES, batch_size), one_by_one)
-    assert predict(victim, PAIRS).shape == (4,)
+        assert np.array_equal(predict_logits(victim, SENTENCES, batch_size).argmax(1), one_by_one)
+    assert predict_logits(victim, PAIRS).shape == (4, 2)
 
 
 def test_a_folder_that_holds_no_classifier_is_refused(tmp_path):

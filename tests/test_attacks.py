@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 from tiny_victim import LABELS, NEIGHBOURS, PAIRS, SENTENCES, export_tiny
 
 from mindspore_floodx import attack_job
+from mindspore_floodx.attack_job import VictimSettings
 from mindspore_floodx.attack_metrics import summarise
 from mindspore_floodx.attack_victim import Victim
 from mindspore_floodx.attacks import attack
@@ -158,10 +160,10 @@ def test_columns_named_premise_and_hypothesis_are_not_frozen_behind_the_user_s_b
 
 
 def test_clean_accuracy_is_of_the_whole_set_and_measured_once(options, tmp_path, monkeypatch):
-    import mindspore_floodx.attack_victim as attack_victim
+    from mindspore_floodx import attack_clean
 
     whole = attack(**options)
-    monkeypatch.setattr(attack_victim, "predict", lambda *args, **kwargs: pytest.fail("measured again"))
+    monkeypatch.setattr(attack_clean, "predict_logits", lambda *args, **kwargs: pytest.fail("measured again"))
     few = attack(**{**options, "num_examples": 3})
     assert few["clean_accuracy"] == whole["clean_accuracy"]
     assert (few["num_examples"], few["evaluation_examples"]) == (3, 10)
@@ -183,12 +185,35 @@ def test_clean_accuracy_is_of_the_whole_set_and_measured_once(options, tmp_path,
         ({"data": None, "dataset": "sst3"}, "did you mean 'sst2'"),
         ({"data": None}, "--dataset"),
         ({"attack_column": "second"}, "one text column"),
+        ({"victim": "mindspor"}, "did you mean 'mindspore'"),
+        ({"max_length": 0}, "no room for text"),
+        ({"max_length": 4, "data": dataset(["a"] * 3, ["b"] * 3)}, "no room for text"),
+        ({"seed": -1}, "seed"),
+        ({"resources": "standing"}, "'official' or 'standin'"),
+        ({"attack": "deepwordbug", "resources": "standin", "max_candidates": 0}, "max_candidates"),
+        ({"neighbours": "nowhere.json"}, "does not exist"),
+        ({"calibrate": True}, "--calibration-file"),
+        ({"calibration_file": "held.csv"}, "--calibrate"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_written(options, tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         attack(**{**options, **change})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_the_model_is_loaded(options, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr(VictimSettings, "load", lambda self: pytest.fail("loaded"))
+    with pytest.raises(UserError, match="output"):
+        attack(**{**options, "output_dir": tmp_path / "file"})
+
+
+def test_progress_shows_accuracy_under_attack_and_the_time_left(options, capsys):
+    figures = attack(**{**options, "progress": True})
+    last = capsys.readouterr().err.splitlines()[-1].split("\r")[-1]
+    assert f"Aua {100 * figures['accuracy_under_attack']:.1f}%" in last
+    assert re.search(r"10/10 \[\d\d:\d\d<\d\d:\d\d", last)
 
 
 def test_a_failure_inside_textattack_names_the_example(options, monkeypatch):

@@ -1,12 +1,14 @@
-"""The command behind run/attack.py: attacks one exported model and prints a row of the paper's Table 2."""
+"""The command behind run/attack.py: attacks one trained model and prints rows of the paper's Table 2."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..attack_metrics import table_row
+from ..attack_calibration import calibration_line
+from ..attack_metrics import table
 from ..attack_recipes import BERT_ATTACK_CANDIDATES, NAMES, AttackSettings, check_settings
 from ..attack_workers import Workers, number_of_workers
 from ..attacks import attack
@@ -21,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         description="Attack a trained model: prints Clean%%, Aua%%, Suc%% and #Query, keeps every example's result.",
     )
     add = options.add_argument
-    add("run_or_export", metavar="RUN_OR_EXPORT", help="a run folder, or an exported Hugging Face folder")
+    add("run_or_export", metavar="RUN_OR_EXPORT", help="a run folder, or a model folder")
     add("--attack", nargs="+", default=["textfooler"], metavar="NAME", help=f"one or more of: {', '.join(NAMES)}")
     add("--num-examples", type=number_or_all, default=100, metavar="N|all", help="random examples (default 100)")
     add("--seed", type=int, default=0, help="of the sample and of random attacks (default 0)")
@@ -37,6 +39,14 @@ def parser() -> argparse.ArgumentParser:
     add("--text-pair-column", help="of --eval-file")
     add("--label-column", help="of --eval-file")
     add("--max-length", type=int, help="longest input in tokens (default: as trained)")
+    add(
+        "--victim",
+        default="pytorch",
+        metavar="pytorch|mindspore",
+        help="the export, or the checkpoint (default: export)",
+    )
+    add("--calibrate", action="store_true", help="attack logits / T as well, T fitted on held-out data")
+    add("--calibration-file", metavar="FILE", help="labelled text for --calibrate (default: half the evaluation set)")
     add("--threads", type=int, default=1, help="CPU threads of each process (default 1)")
     add("--workers", type=number_or_auto, default=1, metavar="N|auto", help="processes; auto: cores (default 1)")
     add("--device", default="CPU", metavar="CPU|GPU", help="where the attacked model runs (default CPU)")
@@ -45,29 +55,40 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the attacks one after the other and prints a table row for each."""
+    """Runs the attacks one after the other and prints a table for each: its row, and that of the calibrated attack."""
     options = vars(parser().parse_args(argv))
     folder, names = options.pop("run_or_export"), options.pop("attack")
     for name in names:  # all of them before the first is run
         kept = ("resources", "neighbours", "max_candidates", "masked_lm")
         check_settings(AttackSettings(name, **{option: options[option] for option in kept}))
+    calibrate, file = options.pop("calibrate"), options.pop("calibration_file")
     count = number_of_workers(options.pop("workers"), max(1, options["threads"]))
     try:
         with sigterm_raises(), Workers(count) as workers:  # which are kept from one attack to the next
+            options["workers"] = workers if count > 1 else 1
             for name in names:
-                _report(attack(folder, name, workers=workers if count > 1 else 1, **options))
+                summaries = []
+                if calibrate or file is not None:  # first, since only it can turn out to be impossible
+                    summaries.append(attack(folder, name, **options, calibrate=calibrate, calibration_file=file))
+                summaries.insert(0, attack(folder, name, **options))
+                _report(summaries)
     except KeyboardInterrupt as stop:
         raise type(stop)("finished examples are kept and the same command goes on") from None
     return 0
 
 
-def _report(summary: dict[str, Any]) -> None:
+def _report(summaries: list[dict[str, Any]]) -> None:
+    """Prints the table of an attack: its row and, if there is one, that of the calibrated attack."""
+    summary = summaries[0]
     pairs = summary["attack_column"]
     print(
         f"{summary['dataset']}: {summary['num_examples']} of {summary['evaluation_examples']} examples, seed "
-        f"{summary['seed']}" + (f", {pairs} of the two texts changed" if pairs else "")
+        f"{summary['seed']}" + (f", {pairs} of the two texts changed" if pairs else "") + ", 95% intervals"
     )
-    print(table_row(summary), flush=True)
+    print(table(summaries))
+    if len(summaries) > 1:
+        print(calibration_line(summaries[1]["calibration"]))
+    sys.stdout.flush()
 
 
 def console() -> None:
