@@ -102,6 +102,16 @@ def test_a_kill_while_results_are_set_aside_loses_none(tmp_path, monkeypatch):
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+def test_files_that_a_kill_left_half_written_go_and_the_lock_stays(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for name in (".examples-x_1.jsonl", ".summary-ab.json", ".lock", ".lock-owner"):
+        (folder / name).write_text("{")
+    Journal(folder, {}, "aa", [1])
+    hidden = {path.name for path in folder.iterdir() if path.name.startswith(".")}
+    assert hidden == {".lock", ".lock-owner"}
+
+
 def test_texts_may_hold_what_python_takes_for_ends_of_lines(tmp_path):
     text = "one\x85two\u2028three\x0bfour\rfive\nsix"
     first = Journal(tmp_path / "a", {}, "aa", [1, 2])
