@@ -51,8 +51,9 @@ def test_the_known_temperature_is_found_and_equals_a_grid_search(classes, temper
 
 def test_no_temperature_is_best_for_a_model_that_is_always_or_never_right():
     logits, _ = drawn(300, 2, 1.0)
-    with pytest.raises(UserError, match="300 of the 300"):
-        fit_temperature(logits, logits.argmax(1))
+    for scale in (1, 1000):  # so large that the likelihood is 1 over a range of temperatures
+        with pytest.raises(UserError, match="300 of the 300"):
+            fit_temperature(scale * logits, logits.argmax(1))
     with pytest.raises(UserError, match="no temperature"):
         fit_temperature(logits, logits.argmin(1))
 
