@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-COMMANDS = ("train", "data", "attack", "accordance", "sweep", "smoothness", "timing", "demo", "convert")
+COMMANDS = ("train", "data", "attack", "accordance", "sweep", "smoothness", "timing", "standin-mlm", "demo", "convert")
 CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
     "nvidia-cuda-runtime-cu11==11.8.89",
     "nvidia-cublas-cu11==11.11.3.6",
@@ -71,5 +71,9 @@ setup(
         ],
         "gpu": CUDA,
     },
-    entry_points={"console_scripts": [f"floodx-{name} = mindspore_floodx.cli.commands:{name}" for name in COMMANDS]},
+    entry_points={
+        "console_scripts": [
+            f"floodx-{name} = mindspore_floodx.cli.commands:{name.replace('-', '_')}" for name in COMMANDS
+        ]
+    },
 )

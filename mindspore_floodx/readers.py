@@ -78,7 +78,7 @@ def read_rows(path: str | Path, columns: Sequence[str], *, header: Sequence[str]
         raise UserError(
             f"{path}: the format of a text file follows from its name; rename it to one of *{', *'.join(SUFFIXES)}"
         )
-    text = _decode(path)
+    text = read_text(path)
     problems = Problems(path)
     if path.suffix.lower() == ".jsonl":
         return _rows_of_objects(path, text, columns, problems)
@@ -108,7 +108,7 @@ def read_rows(path: str | Path, columns: Sequence[str], *, header: Sequence[str]
     return rows
 
 
-def _decode(path: Path) -> str:
+def read_text(path: Path) -> str:
     """The file's text without byte order mark; `UserError` with the line of the first byte that is not UTF-8."""
     try:
         data = path.read_bytes()

@@ -116,7 +116,7 @@ def split_from_rows(
     """
     for column in text_columns:
         for line, value in zip(rows.lines, rows.fields[column], strict=True):
-            if (wrong := _wrong_text(value)) is not None:
+            if (wrong := wrong_text(value)) is not None:
                 rows.problems.add(line, f"column {column!r} {wrong}; mend or delete the row")
     labels = np.zeros(len(rows.lines), dtype=np.int32)
     for position, (line, value) in enumerate(zip(rows.lines, rows.fields[label_column], strict=True)):
@@ -146,7 +146,7 @@ def label_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
-    return value.strip() if isinstance(value, str) and _wrong_text(value) is None else ""
+    return value.strip() if isinstance(value, str) and wrong_text(value) is None else ""
 
 
 def require_two_classes(split: TextSplit, label_names: Sequence[str], remedy: str) -> None:
@@ -162,7 +162,7 @@ def require_two_classes(split: TextSplit, label_names: Sequence[str], remedy: st
         )
 
 
-def _wrong_text(value: Any) -> str | None:
+def wrong_text(value: Any) -> str | None:
     if not isinstance(value, str):
         return "is not text" if value is not None else "is empty (null)"
     if not value.strip():

@@ -53,14 +53,15 @@ def test_version_is_the_installed_one():
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "data", "attack", "accordance", "sweep", "smoothness", "timing", "demo", "convert"]
+    "name", ["train", "data", "attack", "accordance", "sweep", "smoothness", "timing", "standin-mlm", "demo", "convert"]
 )
 def test_console_commands(monkeypatch, name):
     """Every installed command leads to a module with a `main`, and run/ has a thin script for it."""
     (entry,) = [
         point for point in importlib.metadata.entry_points(group="console_scripts") if point.name == f"floodx-{name}"
     ]
-    assert entry.value == f"mindspore_floodx.cli.commands:{name}"
+    module_name = name.replace("-", "_")
+    assert entry.value == f"mindspore_floodx.cli.commands:{module_name}"
     opened = []
     monkeypatch.setattr(commands, "_run", opened.append)
     entry.load()()
@@ -69,5 +70,5 @@ def test_console_commands(monkeypatch, name):
     assert found is not None and found.origin is not None, f"{module} is missing"
     assert "def main(" in Path(found.origin).read_text(encoding="utf-8")
     if name != "convert":
-        script = (ROOT / "run" / f"{name}.py").read_text(encoding="utf-8")
+        script = (ROOT / "run" / f"{module_name}.py").read_text(encoding="utf-8")
         assert f"from {module} import main" in script and len(script.splitlines()) < 10

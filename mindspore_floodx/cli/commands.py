@@ -39,6 +39,10 @@ def timing() -> None:
     _run("mindspore_floodx.cli.timing")
 
 
+def standin_mlm() -> None:
+    _run("mindspore_floodx.cli.standin_mlm")
+
+
 def demo() -> None:
     _run("mindspore_floodx.cli.demo")
 
