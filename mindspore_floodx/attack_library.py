@@ -17,8 +17,9 @@ from unittest import mock
 
 import nltk
 
-from .attack_resources import BUILT_IN_NLTK_DATA, cache_folder
+from .attack_resources import BUILT_IN_NLTK_DATA, tfhub_cache
 from .errors import UserError
+from .resource_manifest import cache_folder
 
 _MARKER = "post_install_check_3"  # TextAttack's "my downloads were tried" file
 _MOVED_BY_TEXTATTACK = ("HF_HOME", "XDG_CACHE_HOME", "PYTORCH_TRANSFORMERS_CACHE")
@@ -29,6 +30,27 @@ def no_nltk_downloads() -> Iterator[None]:
     """Makes `nltk.download` do nothing: some TextAttack classes call it whenever they are built."""
     with mock.patch.object(nltk, "download", lambda *args, **kwargs: False):
         yield
+
+
+@contextlib.contextmanager
+def no_hub_downloads() -> Iterator[None]:
+    """Makes models of the Hugging Face hub come from its cache: both libraries read their variable only at import."""
+    import transformers.utils.hub
+    from huggingface_hub import constants
+
+    with (
+        mock.patch.object(constants, "HF_HUB_OFFLINE", True),
+        mock.patch.object(transformers.utils.hub, "_is_offline_mode", True),
+    ):
+        yield
+
+
+def prepare_tensorflow(threads: int) -> None:
+    """Lets TensorFlow find the sentence encoder and take as many threads as PyTorch; before it is first imported."""
+    os.environ.setdefault("TFHUB_CACHE_DIR", str(tfhub_cache()))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, str(threads))
 
 
 def use_built_in_stopwords() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 from . import attack_resources as needs
+from .attack_catalogue import RECIPES, SYNONYM, Recipe, canonical_name, demand_known
 from .attack_fingerprint import sha256_of_content, sha256_of_model
 from .errors import UserError, nearest
 from .files import sha256_of
@@ -19,19 +20,6 @@ OFFICIAL, STANDIN, BUILT_IN = "official", "standin", "built-in"
 # The paper's K; TextAttack 0.3.11 takes 8, and took 48 up to 0.3.10.
 BERT_ATTACK_CANDIDATES = 48
 SYNONYM_CANDIDATES = 50  # as many neighbours as TextFooler takes
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A published recipe: its class in TextAttack and what it needs under each choice of resources."""
-
-    module: str
-    name: str
-    official: tuple[needs.Resource, ...]
-    standin: tuple[needs.Resource, ...] | None  # None: there are no stand-ins for it
-    standin_texts: tuple[str, ...] = ()  # what replaces what, as reported with the results
-    has_neighbours: bool = False
-    has_masked_lm: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,39 +33,8 @@ class AttackSettings:
     masked_lm: str | os.PathLike | None = None  # BERT-Attack's masked language model, a folder
     synonyms: dict[str, list[str]] | None = field(default=None, repr=False)  # of the recipe `synonym`
 
-
-_NEIGHBOUR_TEXT = "neighbour lists in the place of counter-fitted vectors (the word-distance constraint is implied)"
-_ENCODER_TEXT = "a MiniLM sentence encoder in the place of the Universal Sentence Encoder, same thresholds and windows"
-
-RECIPES = {
-    "textfooler": Recipe(
-        "textfooler_jin_2019",
-        "TextFoolerJin2019",
-        (needs.VECTORS, needs.TAGGER, needs.TAGSET, needs.SENTENCE_ENCODER),
-        (needs.TAGGER, needs.TAGSET),
-        (_NEIGHBOUR_TEXT, _ENCODER_TEXT),
-        has_neighbours=True,
-    ),
-    "textbugger": Recipe(
-        "textbugger_li_2018",
-        "TextBuggerLi2018",
-        (needs.STOPWORDS, needs.VECTORS, needs.SENTENCE_ENCODER),
-        (),
-        (_NEIGHBOUR_TEXT, _ENCODER_TEXT),
-        has_neighbours=True,
-    ),
-    "bertattack": Recipe(
-        "bert_attack_li_2020",
-        "BERTAttackLi2020",
-        (needs.STOPWORDS, needs.SENTENCE_ENCODER),
-        (),
-        (_ENCODER_TEXT, "the masked language model given by --masked-lm"),
-        has_masked_lm=True,
-    ),
-    "deepwordbug": Recipe("deepwordbug_gao_2018", "DeepWordBugGao2018", (needs.STOPWORDS,), ()),
-    "pwws": Recipe("pwws_ren_2019", "PWWSRen2019", (needs.STOPWORDS, needs.WORDNET, needs.WORDNET_LANGUAGES), None),
-}
-NAMES = (*RECIPES, "synonym")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attack", canonical_name(self.attack))
 
 
 def check_settings(settings: AttackSettings) -> None:
@@ -88,25 +45,24 @@ def check_settings(settings: AttackSettings) -> None:
             this machine, all listed with their places.
     """
     name, resources = settings.attack, settings.resources
-    if name not in NAMES:
-        raise UserError(f"there is no attack {name!r}{nearest(name, NAMES)}; choose one of {', '.join(NAMES)}")
+    demand_known(name)
     if resources not in (OFFICIAL, STANDIN):
         raise UserError(f"resources must be 'official' or 'standin', not {resources!r}{nearest(resources, [OFFICIAL])}")
     if settings.max_candidates < 1:
         raise UserError(f"max_candidates must be at least 1, not {settings.max_candidates}")
     if settings.neighbours is not None and not os.path.isfile(settings.neighbours):
         raise UserError(f"the neighbour file {settings.neighbours} does not exist; give another one with --neighbours")
-    if name == "synonym":
+    if name == SYNONYM:
         return
     recipe = RECIPES[name]
     if settings.neighbours is not None and resources == OFFICIAL:
         raise UserError("neighbour lists are stand-ins; use --resources standin with --neighbours, or leave it out")
     if resources == OFFICIAL:
         required = recipe.official + ((needs.masked_lm(settings.masked_lm),) if recipe.has_masked_lm else ())
-        remedy = (
-            "put them there, or ask for stand-ins with --resources standin"
+        remedy = _remedy(name) + (
+            ", or ask for stand-ins with --resources standin"
             if recipe.standin is not None
-            else "put them there; there are no stand-ins for this attack"
+            else "; there are no stand-ins for this attack"
         )
     else:
         if recipe.standin is None:
@@ -116,15 +72,19 @@ def check_settings(settings: AttackSettings) -> None:
         if recipe.has_masked_lm and settings.masked_lm is None:
             raise UserError(f"{name} with stand-in resources needs --masked-lm FOLDER, a masked language model")
         required = recipe.standin + ((needs.masked_lm(settings.masked_lm),) if recipe.has_masked_lm else ())
-        remedy = "put them there"
+        remedy = _remedy(name)
     if missing := needs.list_missing(required):
         listed = "; ".join(f"({number}) {line}" for number, line in enumerate(missing, start=1))
         raise UserError(f"{name} with {resources} resources lacks {listed}; {remedy}")
 
 
+def _remedy(name: str) -> str:
+    return f"get them with `python run/resources.py fetch {name}`, or from another machine with `... import SOURCE`"
+
+
 def describe_resources(settings: AttackSettings) -> dict[str, object]:
     """Returns what the result file says about resources: ``resources`` (official, standin or built-in) and details."""
-    if settings.attack == "synonym":
+    if settings.attack == SYNONYM:
         return {"resources": BUILT_IN, "resource_notes": ["the project's own attack, not a published one"]}
     recipe = RECIPES[settings.attack]
     notes: list[str] = []
@@ -135,7 +95,7 @@ def describe_resources(settings: AttackSettings) -> dict[str, object]:
             notes.append("built-in stop words in the place of NLTK's")
         if recipe.has_neighbours and settings.neighbours is not None:
             notes.append(f"neighbour lists: {os.path.basename(settings.neighbours)}")
-    if recipe.has_masked_lm:
+    if settings.attack == "bertattack":
         notes.append(f"{settings.max_candidates} candidates a sub-word")
     return {"resources": kind, "resource_notes": notes}
 
@@ -147,15 +107,17 @@ def build_attack(settings: AttackSettings, victim: Any, attackable: str = "both"
         attackable: which text of a pair may be changed: ``first``, ``second`` or ``both``.
     """
     from .attack_encoding import encode_once
-    from .attack_library import no_nltk_downloads, textattack
+    from .attack_library import no_hub_downloads, no_nltk_downloads, textattack
     from .attack_swaps import in_fixed_order
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(no_nltk_downloads())
-        if settings.attack == "synonym":
+        stack.enter_context(no_hub_downloads())
+        if settings.attack == SYNONYM:
             attack = _build_synonym(settings, victim)
         else:
             recipe = RECIPES[settings.attack]
+            _prepare(recipe, settings)
             module = importlib.import_module(f"textattack.attack_recipes.{recipe.module}")
             for target, name, replacement in _replacements(settings, module):
                 stack.enter_context(mock.patch.object(target, name, replacement))
@@ -170,6 +132,15 @@ def build_attack(settings: AttackSettings, victim: Any, attackable: str = "both"
     return attack
 
 
+def _prepare(recipe: Recipe, settings: AttackSettings) -> None:
+    if settings.resources == OFFICIAL and {needs.SENTENCE_ENCODER, needs.TENSORFLOW} & set(recipe.official):
+        import torch
+
+        from .attack_library import prepare_tensorflow
+
+        prepare_tensorflow(torch.get_num_threads())
+
+
 def _replacements(settings: AttackSettings, module: Any) -> list[tuple[Any, str, Any]]:
     """What is put in place of TextAttack's own classes while the recipe builds itself: (where, name, by what)."""
     from .attack_library import textattack
@@ -178,7 +149,7 @@ def _replacements(settings: AttackSettings, module: Any) -> list[tuple[Any, str,
     found: list[tuple[Any, str, Any]] = []
     if hasattr(module, "WordSwapHomoglyphSwap"):
         found.append((module, "WordSwapHomoglyphSwap", HomoglyphSwap))
-    if hasattr(module, "WordSwapMaskedLM"):
+    if RECIPES[settings.attack].has_masked_lm:
         found.append((module, "WordSwapMaskedLM", _with_masked_lm(settings, MaskedLMSwap)))
     if settings.resources == STANDIN:
         from .attack_standin import MiniLMEncoder, NeighbourLists, read_neighbours
@@ -192,15 +163,17 @@ def _replacements(settings: AttackSettings, module: Any) -> list[tuple[Any, str,
     return found
 
 
-def _with_masked_lm(settings: AttackSettings, swap: type) -> Callable[[str, int], Any]:
+def _with_masked_lm(settings: AttackSettings, swap: type) -> Callable[..., Any]:
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     source = os.fspath(settings.masked_lm or needs.MASKED_LM)
     model = AutoModelForMaskedLM.from_pretrained(source, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
 
-    def build(method: str, max_candidates: int) -> Any:  # the recipe's own number of candidates is not taken
-        return swap(method, model, tokenizer, max_candidates=settings.max_candidates)
+    def build(**arguments: Any) -> Any:
+        if settings.attack == "bertattack":  # its own number of candidates is not taken
+            arguments["max_candidates"] = settings.max_candidates
+        return swap(masked_language_model=model, tokenizer=tokenizer, **arguments)
 
     return build
 
@@ -220,7 +193,7 @@ def synonym_lists(settings: AttackSettings) -> dict[str, list[str]]:
 
 def sha256_of_resources(settings: AttackSettings) -> str | None:
     """Returns a SHA-256 of the lists or the masked language model that the user gave and the attack uses, or None."""
-    if settings.attack == "synonym":
+    if settings.attack == SYNONYM:
         return sha256_of_content(synonym_lists(settings))
     recipe = RECIPES[settings.attack]
     if recipe.has_neighbours and settings.neighbours is not None:

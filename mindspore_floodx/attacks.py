@@ -98,7 +98,7 @@ def attack(
 
     Args:
         run_or_export: a run folder (its config.yaml tells the data) or a model folder.
-        attack: a name of `attack_recipes.NAMES`.
+        attack: a name of `attack_catalogue.NAMES`, or as TextAttack calls it.
         num_examples: how many random examples of the evaluation set are attacked, or ``all``.
         seed: of the sample, and of the attacks that draw random numbers (seeded anew for each example).
         resources: ``official``, or ``standin`` for figures that compare models with each other, not with papers.
@@ -132,6 +132,7 @@ def attack(
     """
     settings = AttackSettings(attack, resources, neighbours, max_candidates, masked_lm, synonyms)
     check_settings(settings)
+    attack = settings.attack  # also where it was given by another of its names
     device = device.upper()
     check_victim(victim, device, threads)
     count = workers.count if isinstance(workers, Workers) else number_of_workers(workers, threads)

@@ -8,11 +8,10 @@ import torch
 from tiny_victim import NEIGHBOURS, export_tiny
 
 from mindspore_floodx import attack_resources as needs
+from mindspore_floodx.attack_catalogue import NAMES, RECIPES
 from mindspore_floodx.attack_encoding import EncodeOnce
 from mindspore_floodx.attack_library import textattack
 from mindspore_floodx.attack_recipes import (
-    NAMES,
-    RECIPES,
     AttackSettings,
     build_attack,
     check_settings,

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..attack_calibration import calibration_line
+from ..attack_catalogue import NAMES
 from ..attack_metrics import table
-from ..attack_recipes import BERT_ATTACK_CANDIDATES, NAMES, AttackSettings, check_settings
+from ..attack_recipes import BERT_ATTACK_CANDIDATES, AttackSettings, check_settings
 from ..attack_workers import Workers, number_of_workers
 from ..attacks import attack
 from ..errors import run_command, sigterm_raises
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the sample and of random attacks (default 0)")
     add("--resources", default="official", metavar="official|standin", help="default: official")
     add("--neighbours", metavar="FILE", help="stand-in for word vectors: JSON, word -> list of near words")
-    add("--masked-lm", metavar="FOLDER", help="masked language model of bertattack")
+    add("--masked-lm", metavar="FOLDER", help="masked language model of bertattack and bae")
     add("--max-candidates", type=int, default=BERT_ATTACK_CANDIDATES, metavar="K", help="of bertattack (default 48)")
     add("--attack-column", metavar="COLUMN", help="of a pair: first, second, both or a column's name (default both)")
     add("--dataset", help="evaluation data; by default what the run was trained with")
