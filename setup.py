@@ -4,7 +4,19 @@ from pathlib import Path
 
 from setuptools import setup
 
-COMMANDS = ("train", "data", "attack", "accordance", "sweep", "smoothness", "timing", "standin-mlm", "demo", "convert")
+COMMANDS = (
+    "train",
+    "data",
+    "attack",
+    "resources",
+    "standin-mlm",
+    "accordance",
+    "sweep",
+    "smoothness",
+    "timing",
+    "demo",
+    "convert",
+)
 CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
     "nvidia-cuda-runtime-cu11==11.8.89",
     "nvidia-cublas-cu11==11.11.3.6",
@@ -69,6 +81,8 @@ setup(
             "types-tabulate",
             "pandas-stubs<3",
         ],
+        # the Universal Sentence Encoder; tensorflow_hub imports pkg_resources, which later setuptools lack
+        "use": ["tensorflow>=2.16", "tensorflow_hub>=0.16.1", "setuptools<81"],
         "gpu": CUDA,
     },
     entry_points={

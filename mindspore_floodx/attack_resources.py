@@ -30,6 +30,11 @@ class Resource:
 
     title: str
 
+    @property
+    def label(self) -> str:
+        """The title, and the name where there are several of the kind."""
+        return self.title
+
     def place(self) -> Path | None:
         """Where it lies, or where it has to be put if it is absent; None for a Python package."""
         raise NotImplementedError
@@ -44,7 +49,7 @@ class Resource:
             return line
         place = self.place()
         if place is not None and (changed := damaged(place)):
-            return f"{self.title} ({place} is damaged: {changed[0]})"
+            return f"{self.label} ({place} is damaged: {changed[0]})"
         return None
 
 
@@ -93,6 +98,10 @@ class HubModel(Resource):
     weights: tuple[str, ...] = WEIGHTS
     of_flair: bool = False
 
+    @property
+    def label(self) -> str:
+        return f"{self.title} {self.repository}"
+
     def cache(self) -> str | None:
         """The folder of the hub's cache; None for the usual one."""
         if not self.of_flair:
@@ -121,7 +130,7 @@ class HubModel(Resource):
             return None
         cache = "flair's cache" if self.of_flair else "the Hugging Face cache"
         own = ", or a folder given by --masked-lm" if self.repository == MASKED_LM else ""
-        return f"{self.title} {self.repository} (in {cache}{own})"
+        return f"{self.label} (in {cache}{own})"
 
 
 @dataclass(frozen=True)
@@ -165,7 +174,7 @@ class SentenceEncoder(Resource):
         return f"the Universal Sentence Encoder ($TFHUB_CACHE_DIR, here {self.place()})" if absent else None
 
     def lacks(self) -> str | None:
-        lines = [line for line in (_HUB_PACKAGES.lacks(), self.lacks_files()) if line is not None]
+        lines = [line for line in (HUB_PACKAGES.lacks(), self.lacks_files()) if line is not None]
         return " and ".join(lines) or None
 
 
@@ -204,7 +213,7 @@ WORDNET = NltkData("NLTK's WordNet", "corpora", "wordnet")
 WORDNET_LANGUAGES = NltkData("NLTK's Open Multilingual Wordnet", "corpora", "omw-1.4")
 VECTORS = CachedFiles("the counter-fitted word vectors", "word_embeddings/paragramcf", VECTOR_FILES)
 _EXTRA = "pip install 'mindspore-floodx[use]'"
-_HUB_PACKAGES = Package(
+HUB_PACKAGES = Package(
     "which runs the Universal Sentence Encoder", ("tensorflow", "tensorflow_hub", "pkg_resources"), _EXTRA
 )
 SENTENCE_ENCODER = SentenceEncoder("the Universal Sentence Encoder")

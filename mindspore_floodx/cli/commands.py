@@ -23,6 +23,10 @@ def attack() -> None:
     _run("mindspore_floodx.cli.attack")
 
 
+def resources() -> None:
+    _run("mindspore_floodx.cli.resources")
+
+
 def accordance() -> None:
     _run("mindspore_floodx.cli.accordance")
 
