@@ -98,25 +98,29 @@ def _folders(tree: Path) -> Iterator[Path]:
     yield from sorted(path for path in tree.rglob("*") if path.is_dir())
 
 
+def _file(tree: Path, name: str) -> Path | None:
+    return next((path for path in sorted(tree.rglob(name)) if path.is_file()), None)
+
+
 def _find(resource: needs.Resource, tree: Path) -> Path | None:
     """Returns the file or folder of the staged tree that holds the resource."""
     if resource == needs.VECTORS:
         arrays = (folder for folder in _folders(tree) if (folder / "paragram.npy").is_file())
-        return next(arrays, None) or next(iter(sorted(tree.rglob(TEXT_NAME))), None)
+        return next(arrays, None) or _file(tree, TEXT_NAME)
     if isinstance(resource, needs.NltkData):
         has_files = (
             folder
             for folder in _folders(tree)
             if folder.name == resource.package and any(path.is_file() for path in folder.iterdir())
         )
-        return next(has_files, None) or next(iter(sorted(tree.rglob(f"{resource.package}.zip"))), None)
+        return next(has_files, None) or _file(tree, f"{resource.package}.zip")
     if isinstance(resource, needs.SentenceEncoder):
         return next((folder for folder in _folders(tree) if (folder / "saved_model.pb").is_file()), None)
     if isinstance(resource, needs.HubModel):
         return next((folder for folder in _folders(tree) if _is_model(folder, tree, resource)), None)
     if isinstance(resource, needs.CachedFiles):
         if not resource.files:
-            return next(iter(sorted(tree.rglob(Path(resource.address).name))), None)
+            return _file(tree, Path(resource.address).name)
         has_all = (folder for folder in _folders(tree) if all((folder / name).is_file() for name in resource.files))
         return next(has_all, None)
     return None

@@ -17,10 +17,20 @@ import numpy as np
 from .errors import UserError
 
 _scalar = np.float64(0).__reduce__()[0]  # how NumPy pickles a number of its own
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """How bytes are written in the older pickle formats; other encodings would be looked up among modules."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
+    return text.encode(encoding)
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "defaultdict"): defaultdict,
     ("builtins", "dict"): dict,
     ("__builtin__", "dict"): dict,
+    ("_codecs", "encode"): _latin1,
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
