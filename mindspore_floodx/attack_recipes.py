@@ -15,6 +15,7 @@ from .attack_catalogue import RECIPES, SYNONYM, Recipe, canonical_name, demand_k
 from .attack_fingerprint import sha256_of_content, sha256_of_model
 from .errors import UserError, nearest
 from .files import sha256_of
+from .resource_manifest import recorded_hashes
 
 OFFICIAL, STANDIN, BUILT_IN = "official", "standin", "built-in"
 # The paper's K; TextAttack 0.3.11 takes 8, and took 48 up to 0.3.10.
@@ -97,6 +98,8 @@ def describe_resources(settings: AttackSettings) -> dict[str, object]:
             notes.append(f"neighbour lists: {os.path.basename(settings.neighbours)}")
     if settings.attack == "bertattack":
         notes.append(f"{settings.max_candidates} candidates a sub-word")
+    if kind == OFFICIAL and needs.SENTENCE_ENCODER in recipe.official:
+        notes += [f"{name} {version}" for name, version in needs.HUB_PACKAGES.versions().items()]
     return {"resources": kind, "resource_notes": notes}
 
 
@@ -192,15 +195,24 @@ def synonym_lists(settings: AttackSettings) -> dict[str, list[str]]:
 
 
 def sha256_of_resources(settings: AttackSettings) -> str | None:
-    """Returns a SHA-256 of the lists or the masked language model that the user gave and the attack uses, or None."""
+    """Returns a SHA-256 of the data that the attack uses, as far as it is known, or None.
+
+    That is the lists or the masked language model that the user gave, and of the official resources those that were
+    fetched or imported by `run/resources.py`, which writes down their hashes.
+    """
     if settings.attack == SYNONYM:
         return sha256_of_content(synonym_lists(settings))
     recipe = RECIPES[settings.attack]
+    given = None
     if recipe.has_neighbours and settings.neighbours is not None:
-        return sha256_of(settings.neighbours)
-    if recipe.has_masked_lm and settings.masked_lm is not None:
-        return sha256_of_model(settings.masked_lm)
-    return None
+        given = sha256_of(settings.neighbours)
+    elif recipe.has_masked_lm and settings.masked_lm is not None:
+        given = sha256_of_model(settings.masked_lm)
+    if settings.resources != OFFICIAL:
+        return given
+    used = recipe.official + ((needs.BERT,) if recipe.has_masked_lm and given is None else ())
+    recorded = [hashes for resource in used if (place := resource.place()) and (hashes := recorded_hashes(place))]
+    return sha256_of_content([given, *recorded]) if recorded else given
 
 
 def _build_synonym(settings: AttackSettings, victim: Any) -> Any:

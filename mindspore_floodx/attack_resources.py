@@ -6,6 +6,8 @@ Nothing is fetched here or during an attack: a missing resource stops the comman
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Iterable
@@ -159,6 +161,14 @@ class Package(Resource):
     def lacks(self) -> str | None:
         absent = [name for name in self.modules if importlib.util.find_spec(name) is None]
         return f"the package {' and '.join(absent)}, {self.title} ({self.remedy})" if absent else None
+
+    def versions(self) -> dict[str, str]:
+        """The installed versions, by distribution."""
+        found = {}
+        for name in self.modules:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(name)
+        return found
 
 
 @dataclass(frozen=True)

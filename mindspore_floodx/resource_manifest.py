@@ -47,6 +47,12 @@ def record(place: Path, source: str) -> None:
     write_json(cache_folder() / NAME, {**read(), str(place.absolute()): {"source": source, "files": files}})
 
 
+def recorded_hashes(place: Path) -> dict[str, str]:
+    """Returns the SHA-256 of each file of a resource as it arrived; empty for what the manifest does not know."""
+    known = read().get(str(place.absolute()))
+    return {name: entry["sha256"] for name, entry in known["files"].items()} if isinstance(known, dict) else {}
+
+
 def damaged(place: Path, hashes: bool = False) -> list[str]:
     """Returns what differs from the manifest, one line a file; nothing for what the manifest does not know.
 

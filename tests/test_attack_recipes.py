@@ -20,6 +20,7 @@ from mindspore_floodx.attack_recipes import (
 )
 from mindspore_floodx.attack_victim import Victim
 from mindspore_floodx.errors import UserError
+from mindspore_floodx.resource_manifest import record
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +81,23 @@ def test_results_say_what_was_replaced(nothing):
     assert "48 candidates" in describe_resources(AttackSettings("bertattack"))["resource_notes"][0]
 
 
-def test_hash_covers_only_what_the_attack_uses(nothing):
+def test_hash_covers_only_what_the_attack_uses(nothing, monkeypatch):
+    import nltk
+
     lists = sha256_of_resources(AttackSettings("textbugger", "standin", neighbours=nothing))
     nothing.write_text("{}")
     assert sha256_of_resources(AttackSettings("textbugger", "standin", neighbours=nothing)) != lists
     assert sha256_of_resources(AttackSettings("deepwordbug", "standin", neighbours=nothing)) is None
+    assert sha256_of_resources(AttackSettings("deepwordbug")) is None
+    place = nothing.parent / "nltk" / "corpora" / "stopwords"
+    place.mkdir(parents=True)
+    monkeypatch.setattr(nltk.data, "path", [str(place.parents[1])])
+    hashes = []
+    for content in ("the", "of"):
+        (place / "english").write_text(content)
+        record(place, "a test")
+        hashes.append(sha256_of_resources(AttackSettings("deepwordbug")))
+    assert None not in hashes and len(set(hashes)) == 2
     one, other = ({"a": ["b"]}, {"a": ["c"]})
     hashes = {sha256_of_resources(AttackSettings("synonym", synonyms=s)) for s in (one, other)}
     assert len(hashes) == 2
