@@ -41,6 +41,10 @@ class Calibrated:
         """Returns logits / temperature, [len(texts), labels] float32."""
         return self.victim(texts) / self.temperature
 
+    def forget(self) -> None:
+        """Drops what the victim remembers of earlier calls."""
+        self.victim.forget()
+
 
 @dataclass(frozen=True)
 class Part:

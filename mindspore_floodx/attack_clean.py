@@ -70,6 +70,7 @@ def predict_logits(victim: Any, inputs: Sequence[Any], batch_size: int = 64, pro
     starts = range(0, len(order), batch_size)
     for start in tqdm(starts, desc="clean accuracy", unit="batch", disable=not progress):
         rows.append(victim([inputs[i] for i in order[start : start + batch_size]]).numpy())
+        victim.forget()
     logits = np.empty((len(order), rows[0].shape[1]), np.float32)
     logits[order] = np.concatenate(rows)
     return logits

@@ -17,6 +17,7 @@ import numpy as np
 from .attack_calibration import Calibrated
 from .attack_metrics import FAILED, SKIPPED, SUCCEEDED, count_changed_words
 from .attack_recipes import AttackSettings, build_attack
+from .attack_savings import Savings
 from .attack_victims import PYTORCH, build_victim
 
 
@@ -38,10 +39,11 @@ class VictimSettings:
     max_length: int | None = None
     device: str = "CPU"
     threads: int = 1
+    savings: Savings = Savings()  # noqa: RUF009 - frozen
 
     def load(self) -> Any:
         """Returns the victim; see `attack_victims.build_victim`, also for what it raises."""
-        return build_victim(self.kind, self.folder, self.max_length, self.device, self.threads)
+        return build_victim(self.kind, self.folder, self.max_length, self.device, self.threads, self.savings)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class AttackJob:
         """Returns TextAttack's `Attack` on the loaded victim."""
         if self.temperature is not None:
             victim = Calibrated(victim, self.temperature)
-        return build_attack(self.settings, victim, self.attackable)
+        return build_attack(self.settings, victim, self.attackable, self.victim.savings)
 
     def attacker(self, built: Any) -> Callable[[Example], dict[str, Any]]:
         """Returns the function that attacks an example with a built attack and returns its record."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from unittest import mock
 from . import attack_resources as needs
 from .attack_catalogue import RECIPES, SYNONYM, Recipe, canonical_name, demand_known
 from .attack_fingerprint import sha256_of_content, sha256_of_model
+from .attack_savings import Savings
 from .errors import UserError, nearest
 from .files import sha256_of
 from .resource_manifest import recorded_hashes
@@ -20,6 +22,7 @@ from .resource_manifest import recorded_hashes
 OFFICIAL, STANDIN, BUILT_IN = "official", "standin", "built-in"
 # The paper's K; TextAttack 0.3.11 takes 8, and took 48 up to 0.3.10.
 BERT_ATTACK_CANDIDATES = 48
+DEFAULT_SAVINGS = Savings()
 SYNONYM_CANDIDATES = 50  # as many neighbours as TextFooler takes
 
 
@@ -103,13 +106,16 @@ def describe_resources(settings: AttackSettings) -> dict[str, object]:
     return {"resources": kind, "resource_notes": notes}
 
 
-def build_attack(settings: AttackSettings, victim: Any, attackable: str = "both") -> Any:
+def build_attack(
+    settings: AttackSettings, victim: Any, attackable: str = "both", savings: Savings = DEFAULT_SAVINGS
+) -> Any:
     """Builds the TextAttack `Attack` of checked `settings` on `victim`, a TextAttack model wrapper.
 
     Args:
         attackable: which text of a pair may be changed: ``first``, ``second`` or ``both``.
+        savings: what is left out of TextAttack's work; the victim has its own.
     """
-    from .attack_encoding import encode_once
+    from .attack_lean import save
     from .attack_library import no_hub_downloads, no_nltk_downloads, textattack
     from .attack_swaps import in_fixed_order
 
@@ -122,12 +128,11 @@ def build_attack(settings: AttackSettings, victim: Any, attackable: str = "both"
             recipe = RECIPES[settings.attack]
             _prepare(recipe, settings)
             module = importlib.import_module(f"textattack.attack_recipes.{recipe.module}")
-            for target, name, replacement in _replacements(settings, module):
+            for target, name, replacement in _replacements(settings, module, savings):
                 stack.enter_context(mock.patch.object(target, name, replacement))
             attack = getattr(module, recipe.name).build(victim)
-    for constraint in attack.constraints:
-        encode_once(constraint)
     in_fixed_order(attack.transformation)
+    save(attack, savings)
     if attackable != "both":
         frozen = {"first": {"text_pair"}, "second": {"text"}}[attackable]
         rule = textattack.constraints.pre_transformation.InputColumnModification(["text", "text_pair"], frozen)
@@ -144,16 +149,16 @@ def _prepare(recipe: Recipe, settings: AttackSettings) -> None:
         prepare_tensorflow(torch.get_num_threads())
 
 
-def _replacements(settings: AttackSettings, module: Any) -> list[tuple[Any, str, Any]]:
+def _replacements(settings: AttackSettings, module: Any, savings: Savings) -> list[tuple[Any, str, Any]]:
     """What is put in place of TextAttack's own classes while the recipe builds itself: (where, name, by what)."""
     from .attack_library import textattack
-    from .attack_swaps import HomoglyphSwap, MaskedLMSwap
+    from .attack_swaps import HomoglyphSwap
 
     found: list[tuple[Any, str, Any]] = []
     if hasattr(module, "WordSwapHomoglyphSwap"):
         found.append((module, "WordSwapHomoglyphSwap", HomoglyphSwap))
     if RECIPES[settings.attack].has_masked_lm:
-        found.append((module, "WordSwapMaskedLM", _with_masked_lm(settings, MaskedLMSwap)))
+        found.append((module, "WordSwapMaskedLM", _with_masked_lm(settings, savings)))
     if settings.resources == STANDIN:
         from .attack_standin import MiniLMEncoder, NeighbourLists, read_neighbours
 
@@ -162,12 +167,14 @@ def _replacements(settings: AttackSettings, module: Any) -> list[tuple[Any, str,
             embedding = textattack.shared.WordEmbedding
             found.append((embedding, "counterfitted_GLOVE_embedding", staticmethod(lambda: lists)))
         if hasattr(module, "UniversalSentenceEncoder"):
-            found.append((module, "UniversalSentenceEncoder", MiniLMEncoder))
+            found.append((module, "UniversalSentenceEncoder", functools.partial(MiniLMEncoder, savings=savings)))
     return found
 
 
-def _with_masked_lm(settings: AttackSettings, swap: type) -> Callable[..., Any]:
+def _with_masked_lm(settings: AttackSettings, savings: Savings) -> Callable[..., Any]:
     from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    from .attack_swaps import MaskedLMSwap
 
     source = os.fspath(settings.masked_lm or needs.MASKED_LM)
     model = AutoModelForMaskedLM.from_pretrained(source, local_files_only=True)
@@ -176,7 +183,7 @@ def _with_masked_lm(settings: AttackSettings, swap: type) -> Callable[..., Any]:
     def build(**arguments: Any) -> Any:
         if settings.attack == "bertattack":  # its own number of candidates is not taken
             arguments["max_candidates"] = settings.max_candidates
-        return swap(masked_language_model=model, tokenizer=tokenizer, **arguments)
+        return MaskedLMSwap(masked_language_model=model, tokenizer=tokenizer, savings=savings, **arguments)
 
     return build
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from .attack_encoding import EncodeOnce
+from .attack_forward import PackedBert, Tokens, can_be_packed
 from .attack_library import textattack
+from .attack_repeats import Remembered
+from .attack_savings import Savings
 from .errors import UserError
 from .pretrained import find_model
 
@@ -72,22 +75,26 @@ def read_neighbours(path: str | os.PathLike) -> dict[str, list[str]]:
     return lists
 
 
-class _MiniLM(textattack.constraints.semantics.sentence_encoders.SentenceEncoder):
+class MiniLMEncoder(textattack.constraints.semantics.sentence_encoders.SentenceEncoder):
     """The sentence-similarity constraint with all-MiniLM-L6-v2 (mean of the token vectors) as its encoder.
 
     Takes the arguments of TextAttack's UniversalSentenceEncoder, so that a recipe's thresholds and windows apply.
     """
 
-    def __init__(self, threshold: float = 0.8, large: bool = False, metric: str = "angular", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        threshold: float = 0.8,
+        large: bool = False,
+        metric: str = "angular",
+        savings: Savings = Savings(),  # noqa: B008 - frozen
+        **kwargs: Any,
+    ) -> None:
         super().__init__(threshold=threshold, metric=metric, **kwargs)
-        self.model = _MeanPooled(find_model("minilm"))
+        self.model = _MeanPooled(find_model("minilm"), savings)
 
     def encode(self, sentences: list[str]) -> torch.Tensor:
+        """Returns the sentences' vectors, [len(sentences), 384] float32."""
         return self.model.encode(sentences)
-
-
-class MiniLMEncoder(EncodeOnce, _MiniLM):
-    """`_MiniLM`, each distinct sentence encoded once."""
 
 
 class _MeanPooled:
@@ -96,21 +103,33 @@ class _MeanPooled:
     max_tokens = 256  # what the encoder was trained with
     batch_size = 64
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, savings: Savings) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True  # no warning about `pad`
         self.encoder = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        self._packed = PackedBert(self.encoder) if savings.runtime and can_be_packed(self.encoder) else None
+        self._remembered = Remembered(self.vectors) if savings.repeats else None
+
+    def encode(self, sentences: list[str]) -> torch.Tensor:
+        encoded = self.tokenizer(sentences, truncation=True, max_length=self.max_tokens)
+        tokens = [
+            (tuple(ids), tuple(types))
+            for ids, types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+        ]
+        return self.vectors(tokens) if self._remembered is None else self._remembered(tokens)
+
+    def forget(self) -> None:
+        if self._remembered is not None:
+            self._remembered.forget()
 
     @torch.inference_mode()
-    def encode(self, sentences: list[str]) -> torch.Tensor:
+    def vectors(self, tokens: Sequence[Tokens]) -> torch.Tensor:
+        if self._packed is not None:
+            return self._packed.means(tokens)
         parts = []
-        for start in range(0, len(sentences), self.batch_size):
-            batch = self.tokenizer(
-                sentences[start : start + self.batch_size],
-                padding=True,
-                truncation=True,
-                max_length=self.max_tokens,
-                return_tensors="pt",
-            )
+        for start in range(0, len(tokens), self.batch_size):
+            rows = [{"input_ids": list(ids)} for ids, _ in tokens[start : start + self.batch_size]]
+            batch = self.tokenizer.pad(rows, return_tensors="pt")
             hidden = self.encoder(**batch).last_hidden_state  # [batch, tokens, 384]
             mask = batch["attention_mask"].unsqueeze(-1).float()
             parts.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))

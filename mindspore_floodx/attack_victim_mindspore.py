@@ -69,6 +69,9 @@ class MindSporeVictim(textattack.models.wrappers.ModelWrapper):
             logits = self.evaluator.forward(*(Tensor(inputs[name].astype(np.int32)) for name in names)).asnumpy()
         return torch.from_numpy(logits.astype(np.float32))
 
+    def forget(self) -> None:
+        """Nothing: no input is remembered here."""
+
     def _tokenize(self, inputs: list[Input]) -> list[list[str]]:
         return [
             self.tokenizer.convert_ids_to_tokens(self.tokenizer([text], truncation=True)["input_ids"][0])

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .attack_savings import Savings
 from .attack_source import find_export
 from .errors import UserError, nearest
 
@@ -46,11 +47,19 @@ def find_victim(run_or_export: str | os.PathLike, victim: str) -> Path:
     raise UserError(f"{folder} has neither checkpoint/config.json nor config.json; finish the training first")
 
 
-def build_victim(victim: str, folder: str | os.PathLike, max_length: int | None, device: str, threads: int) -> Any:
+def build_victim(
+    victim: str,
+    folder: str | os.PathLike,
+    max_length: int | None,
+    device: str,
+    threads: int,
+    savings: Savings = Savings(),  # noqa: B008 - frozen
+) -> Any:
     """Loads the model of `folder` as a TextAttack model wrapper that returns logits.
 
     Both kinds have ``model`` (with ``config``), ``tokenizer``, ``max_tokens``, the longest input in tokens, and
-    ``__call__``: texts or pairs of texts in, logits out, a float32 tensor [texts, labels] on the CPU.
+    ``__call__``: texts or pairs of texts in, logits out, a float32 tensor [texts, labels] on the CPU; and ``forget()``,
+    which drops what was kept of earlier calls.
 
     Raises:
         UserError: no classifier in the folder, a tokenizer of another model, or a device that cannot be used.
@@ -63,7 +72,7 @@ def build_victim(victim: str, folder: str | os.PathLike, max_length: int | None,
     else:
         from .attack_victim import Victim  # imports PyTorch and TextAttack: seconds
 
-        opened = Victim(folder, max_length, DEVICES[device], threads)
+        opened = Victim(folder, max_length, DEVICES[device], threads, savings)
     known, words = opened.model.config.vocab_size, len(opened.tokenizer)
     if words > known:
         raise UserError(

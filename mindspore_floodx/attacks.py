@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from .attack_recipes import (
     describe_resources,
     sha256_of_resources,
 )
+from .attack_savings import Savings
 from .attack_source import (
     choose_attackable,
     choose_examples,
@@ -88,6 +90,7 @@ def attack(
     threads: int = 1,
     workers: int | str | Workers = 1,
     device: str = "CPU",
+    without: Sequence[str] = (),
     output_dir: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -118,6 +121,7 @@ def attack(
         workers: processes that attack; 1 is this process alone, ``auto`` as many as there are cores. Given as
             `attack_workers.Workers` they are kept for further calls. The results do not depend on it.
         device: ``CPU`` or ``GPU``, of the attacked model.
+        without: names of the savings that are switched off, see `attack_savings`; the results are the same.
         output_dir: the folder that gets ``attacks/``; by default `run_or_export`.
         progress: whether progress bars are shown (on stderr).
 
@@ -135,6 +139,7 @@ def attack(
     attack = settings.attack  # also where it was given by another of its names
     device = device.upper()
     check_victim(victim, device, threads)
+    savings = Savings().without(without)
     count = workers.count if isinstance(workers, Workers) else number_of_workers(workers, threads)
     model_folder = find_victim(run_or_export, victim)
     labels = model_labels(model_folder)
@@ -157,7 +162,7 @@ def attack(
         raise UserError(f"max_length is {max_length}, which leaves no room for text; leave it out to take the run's")
     label_column = label_column or recorded.get("label_column")
     held_out = check_calibration(calibrate, calibration_file, data, split, labels, label_column)
-    model = VictimSettings(model_folder, victim, max_length or recorded.get("max_length"), device, threads)
+    model = VictimSettings(model_folder, victim, max_length or recorded.get("max_length"), device, threads, savings)
     job = AttackJob(model, settings, data.text_columns, attackable, seed)
     examples = _Examples(data, split, labels, ids, calibrate, held_out)
     folder = Path(output_dir or run_or_export) / "attacks"
@@ -229,6 +234,7 @@ def _attack(
         "label_names": examples.labels,
         "example_ids": ids,
         "threads": job.victim.threads,
+        "savings_off": job.victim.savings.off(),
         "workers": workers.count if workers else 1,
         "seconds_attacking": round(sum(record["seconds"] or 0.0 for record in journal.done.values()), 3),
         "seconds_clean": clean["seconds"],

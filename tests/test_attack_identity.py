@@ -3,65 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-from collections import OrderedDict
 from unittest import mock
 
 import numpy as np
 import pytest
-import torch
+from stock_attack import CLASSES, RECIPES, as_pairs, essence, stock_attack, with_attacker, write_masked_lm
 from tiny_victim import NEIGHBOURS, PAIRS, SENTENCES, export_tiny
 
-from mindspore_floodx.attack_library import no_nltk_downloads, textattack
 from mindspore_floodx.attack_recipes import AttackSettings, build_attack
-from mindspore_floodx.attack_standin import NeighbourLists, read_neighbours
-from mindspore_floodx.attack_swaps import HomoglyphSwap
+from mindspore_floodx.attack_savings import NAMES, NO_SAVINGS, Savings
+from mindspore_floodx.attack_standin import read_neighbours
 from mindspore_floodx.attack_victim import Victim
-from mindspore_floodx.pretrained import find_model
 
-RECIPES = textattack.attack_recipes
-
-
-class StockEncoder(textattack.constraints.semantics.sentence_encoders.SentenceEncoder):
-    """The stand-in encoder without any saving: every sentence every time, in TextAttack's order."""
-
-    def __init__(self, threshold=0.8, large=False, metric="angular", **kwargs):
-        super().__init__(threshold=threshold, metric=metric, **kwargs)
-        from transformers import AutoModel, AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(find_model("minilm"))
-        self.bert = AutoModel.from_pretrained(find_model("minilm")).eval()
-        self.encoded = 0
-
-    def encode(self, sentences):
-        self.encoded += len(sentences)
-        rows = []
-        with torch.no_grad():
-            for start in range(0, len(sentences), 32):
-                part = sentences[start : start + 32]
-                batch = self.tokenizer(part, padding=True, max_length=256, truncation=True, return_tensors="pt")
-                hidden = self.bert(**batch)[0]
-                for vectors, mask in zip(hidden, batch["attention_mask"], strict=True):
-                    rows.append(vectors[mask.bool()].mean(dim=0))
-        return torch.stack(rows)
-
-
-def stock_attack(recipe, folder, lists):
-    """The recipe on TextAttack's own model wrapper, only the resources replaced."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    victim = textattack.models.wrappers.HuggingFaceModelWrapper(
-        AutoModelForSequenceClassification.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    )
-    module = __import__(recipe.__module__, fromlist=["_"])
-    embedding = textattack.shared.WordEmbedding
-    with (
-        no_nltk_downloads(),
-        mock.patch.object(embedding, "counterfitted_GLOVE_embedding", staticmethod(lambda: NeighbourLists(lists))),
-        mock.patch.object(module, "UniversalSentenceEncoder", StockEncoder, create=True),
-        mock.patch.object(module, "WordSwapHomoglyphSwap", HomoglyphSwap, create=True),
-    ):
-        return recipe.build(victim)
+ALL = Savings()
 
 
 def seeded(attack, inputs, labels):
@@ -72,26 +28,6 @@ def seeded(attack, inputs, labels):
         np.random.seed(position)
         results.append(attack.attack(texts, label))
     return results
-
-
-def with_attacker(attack, inputs, labels):
-    """Attacks through TextAttack's Attacker."""
-    columns = list(inputs[0]) if isinstance(inputs[0], OrderedDict) else ["text"]
-    rows = [(tuple(texts.values()) if isinstance(texts, OrderedDict) else texts) for texts in inputs]
-    dataset = textattack.datasets.Dataset(list(zip(rows, labels, strict=True)), input_columns=columns)
-    settings = textattack.AttackArgs(num_examples=len(rows), silent=True, disable_stdout=True)
-    return list(textattack.Attacker(attack, dataset, settings).attack_dataset())
-
-
-def essence(results):
-    return [
-        (type(result).__name__, result.perturbed_result.attacked_text.tokenizer_input, result.num_queries)
-        for result in results
-    ]
-
-
-def as_pairs(pairs):
-    return [OrderedDict([("text", first), ("text_pair", second)]) for first, second in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +58,7 @@ def test_equal_to_stock(name, recipe, kind, folder, lists):
 
 @pytest.fixture(scope="module")
 def real(shared_data, monkeypatch_module):
-    """Ten real sentences and four real pairs, real neighbour lists, and NLTK's tagger."""
+    """Real sentences and pairs in a fixed mix of short and long, real neighbour lists, and NLTK's tagger."""
     import nltk
 
     for name in ("nltk_data", "counter_fitted"):
@@ -137,11 +73,11 @@ def real(shared_data, monkeypatch_module):
         tuple(line.split("\t")[3:5])
         for line in (shared_data / "glue" / "MRPC" / "dev.tsv").read_text(encoding="utf-8-sig").splitlines()[1:]
     ]
-    short = [sentence for sentence in sentences if len(sentence.split()) < 14][:5]
-    long = [sentence for sentence in sentences if 17 < len(sentence.split()) < 24][:5]
+    short = [sentence for sentence in sentences if len(sentence.split()) < 14]
+    long = [sentence for sentence in sentences if 17 < len(sentence.split()) < 24]
     return {
-        "sentences": short + long,
-        "pairs": as_pairs(sorted(pairs, key=lambda pair: len(" ".join(pair)))[5:9]),
+        "sentences": [sentence for both in zip(short, long, strict=False) for sentence in both],
+        "pairs": as_pairs(sorted(pairs, key=lambda pair: len(" ".join(pair)))[5:]),
         "lists": shared_data / "counter_fitted" / "dne_euc-top8-d0.7.json",
     }
 
@@ -152,14 +88,40 @@ def monkeypatch_module():
         yield patch
 
 
+@pytest.fixture(scope="module")
+def masked_lm(tmp_path_factory):
+    return write_masked_lm(tmp_path_factory.mktemp("masked-lm"))
+
+
+@pytest.fixture(scope="module")
+def built(folder, masked_lm, real):
+    """Builds an attack on the tiny victim on both sides: (ours with given savings, TextAttack's own)."""
+
+    def build(name, savings=ALL):
+        settings = AttackSettings(name, "standin", real["lists"], 8, masked_lm)
+        stock = stock_attack(
+            getattr(RECIPES, CLASSES[name]), folder, read_neighbours(real["lists"]), masked_lm, max_candidates=8
+        )
+        return build_attack(settings, Victim(folder, savings=savings), savings=savings), stock
+
+    return build
+
+
+# (sentences, pairs) of each recipe. FLOODX_IDENTITY=full takes 60 and 20 of each; benchmarks/attack.py also takes a
+# trained victim.
+COUNTS = {"textfooler": (10, 4), "textbugger": (6, 2), "bertattack": (6, 2)}
+if os.environ.get("FLOODX_IDENTITY") == "full":
+    COUNTS = dict.fromkeys(COUNTS, (60, 20))
+
+
 @pytest.mark.parametrize("kind", ["sentences", "pairs"])
-def test_textfooler_on_real_text_equals_stock(kind, real, folder):
-    inputs = real[kind]
-    victim = Victim(folder)
+@pytest.mark.parametrize("name", COUNTS)
+def test_real_text_equals_stock(name, kind, real, built):
+    inputs = real[kind][: COUNTS[name][kind == "pairs"]]
+    ours, stock = built(name)
+    victim = ours.goal_function.model
     labels = [int(label) for label in victim([tuple(x.values()) if kind == "pairs" else x for x in inputs]).argmax(1)]
     labels[1] = 1 - labels[1]
-    ours = build_attack(AttackSettings("textfooler", "standin", neighbours=real["lists"]), victim)
-    stock = stock_attack(RECIPES.TextFoolerJin2019, folder, read_neighbours(real["lists"]))
     expected = essence(with_attacker(stock, inputs, labels))
     encoded = []
     model = ours.constraints[-1].model
@@ -167,3 +129,13 @@ def test_textfooler_on_real_text_equals_stock(kind, real, folder):
         assert essence(with_attacker(ours, inputs, labels)) == expected
     assert {"SkippedAttackResult", "SuccessfulAttackResult"} <= {kind for kind, _, _ in expected}
     assert len(encoded) < 0.75 * stock.constraints[-1].encoded  # the saving is real
+
+
+@pytest.mark.parametrize("without", [*NAMES, "all of them"])
+def test_each_saving_can_be_switched_off(without, real, built):
+    name = "textfooler" if without == "tags" else "bertattack"
+    savings = NO_SAVINGS if without == "all of them" else ALL.without([without])
+    ours, stock = built(name, savings)
+    inputs = real["sentences"][:2]
+    labels = [int(label) for label in ours.goal_function.model(inputs).argmax(1)]
+    assert essence(with_attacker(ours, inputs, labels)) == essence(with_attacker(stock, inputs, labels))

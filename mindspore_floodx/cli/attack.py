@@ -11,6 +11,7 @@ from ..attack_calibration import calibration_line
 from ..attack_catalogue import NAMES
 from ..attack_metrics import table
 from ..attack_recipes import BERT_ATTACK_CANDIDATES, AttackSettings, check_settings
+from ..attack_savings import NAMES as SAVINGS
 from ..attack_workers import Workers, number_of_workers
 from ..attacks import attack
 from ..errors import run_command, sigterm_raises
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=1, help="CPU threads of each process (default 1)")
     add("--workers", type=number_or_auto, default=1, metavar="N|auto", help="processes; auto: cores (default 1)")
     add("--device", default="CPU", metavar="CPU|GPU", help="where the attacked model runs (default CPU)")
+    add("--without", nargs="+", default=[], metavar="NAME", help=f"switch off savings of work: {', '.join(SAVINGS)}")
     add("--output-dir", help="gets attacks/<attack>/ (default: RUN_OR_EXPORT)")
     return options
 
