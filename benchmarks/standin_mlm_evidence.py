@@ -138,13 +138,17 @@ def attacked_section(summary: dict[str, Any], records: list[dict[str, Any]]) -> 
         (old,), (new,) = record["original"].values(), record["perturbed"].values()
         text = old if record["result"] == "skipped" else marked(old, new)
         rows.append([record["id"], record["result"], record["queries"], text])
-    suc = summary["attack_success_rate"]
+    rate = summary["attack_success_rate"]
+    figures = [
+        f"Clean {100 * summary['clean_accuracy']:.1f}%",
+        f"Aua {100 * summary['accuracy_under_attack']:.1f}%",
+        *([] if rate is None else [f"Suc {100 * rate:.1f}%", f"{summary['avg_queries']:.0f} queries"]),
+    ]
     return [
         "## Sentences under BERT-Attack",
-        f"{summary['num_examples']} random {summary['dataset']} validation sentences, {summary['resources']}"
-        f" resources ({'; '.join(summary['resource_notes'])}): Aua {100 * summary['accuracy_under_attack']:.1f}%, "
-        f"Suc {'-' if suc is None else f'{100 * suc:.1f}%'}, {summary['avg_queries']:.0f} queries. All sentences; a "
-        "changed word is shown as ~~old~~ **new**; of a failed attack the best attempt.",
+        f"{summary['num_examples']} random {summary['dataset']} validation sentences, stand-in resources "
+        f"({'; '.join(summary['resource_notes'])}): {', '.join(figures)}. All sentences; a changed word is shown as "
+        "~~old~~ **new**; of a failed attack the best attempt.",
         tabulate(rows, headers=["position", "result", "queries", "sentence"], tablefmt="github"),
     ]
 

@@ -39,6 +39,8 @@ class Command:
             text=True,
             env=os.environ | {"PYTHONPATH": path, "TQDM_MININTERVAL": "60"},
             start_new_session=True,
+            # A shell makes its background jobs ignore Ctrl-C, and their children with them.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def children(self):
