@@ -25,6 +25,9 @@ from .errors import UserError
 ENDS_ALLOWED = 3  # how often a worker may end on one example, or before it is ready, until the run gives up
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
 class Example(Protocol):
     """What a worker is given: `id` names it in messages."""
 
@@ -238,13 +241,36 @@ def _spawn() -> _Worker:
     child = context.Process(target=_serve, args=(theirs,), daemon=True)
     # Ctrl-C reaches all processes of a terminal. Here it ends the run; workers never see it, not even while they start.
     resource_tracker.ensure_running()  # first, since starting it unblocks the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        child.start()
-    finally:
-        theirs.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with _interrupts_held():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            child.start()
+        finally:
+            theirs.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return _Worker(child, ours, started)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Has Ctrl-C and SIGTERM wait until the end of the block.
+
+    A child that is started half way prints a stack trace. Blocking the signal in this thread alone is not enough:
+    the system may give it to another thread, and Python then runs its handler here.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    ours = [each for each in _ENDING if signal.getsignal(each) is not None]  # None: a library's in C, left alone
+    handlers = {each: signal.signal(each, lambda number, frame: came.append(number)) for each in ours}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def _serve(pipe: connection.Connection) -> None:

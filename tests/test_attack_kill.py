@@ -103,7 +103,7 @@ def test_a_light_command_killed_again_and_again(tmp_path):
     assert Command(ROOT / "tests" / "light_jobs.py", tmp_path / "whole" / "a", 1).end()[0] == 0
     whole = (tmp_path / "whole" / "a" / "examples.jsonl").read_bytes()
     assert (folder / "examples.jsonl").read_bytes() == whole
-    names = {"examples.jsonl", "seconds.jsonl", "settings.json", ".lock"}
+    names = {"examples.jsonl", "examples.parquet", "seconds.jsonl", "settings.json", ".lock"}
     assert {path.name for path in folder.iterdir()} == names  # no half-written file stays
     assert read_records(folder / "seconds.jsonl").keys() == set(done)
 

@@ -53,7 +53,20 @@ def test_version_is_the_installed_one():
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "data", "attack", "accordance", "sweep", "smoothness", "timing", "standin-mlm", "demo", "convert"]
+    "name",
+    [
+        "train",
+        "data",
+        "attack",
+        "accordance",
+        "sweep",
+        "smoothness",
+        "timing",
+        "resources",
+        "standin-mlm",
+        "demo",
+        "convert",
+    ],
 )
 def test_console_commands(monkeypatch, name):
     """Every installed command leads to a module with a `main`, and run/ has a thin script for it."""
