@@ -41,7 +41,7 @@ def save(attack: Any, savings: Savings) -> None:
         if savings.encodings:
             encode_once(constraint)
         if savings.tags and type(constraint) is textattack.constraints.grammaticality.PartOfSpeech:
-            constraint.__class__ = KeepTags
+            constraint.__class__ = type("PartOfSpeech", (KeepTags,), {})  # as which the recipe is shown and recorded
     if savings.runtime:
         attack.goal_function.batch_size = _QUERIES_AT_ONCE
     attack.savings = savings

@@ -16,14 +16,21 @@ def test_homoglyphs_without_the_file_that_the_wheel_lacks():
     assert HomoglyphSwap().deterministic
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "an unbelievably gloomy tale of floodwaters and cats",
+        "an odd tale\u2603unbelievably",  # the tokenizer makes one unknown token of what are two words to TextAttack
+    ],
+)
 @pytest.mark.parametrize("candidates", [1, 3])
-def test_lazy_product_gives_the_words_of_the_full_one(candidates):
+def test_lazy_product_gives_the_words_of_the_full_one(candidates, sentence):
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(find_model("minilm"))
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 16}
     model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **size)).eval()
     options = {"method": "bert-attack", "max_candidates": candidates, "max_length": 32}
-    text = textattack.shared.AttackedText("an unbelievably gloomy tale of floodwaters and cats")
+    text = textattack.shared.AttackedText(sentence)
     stock = textattack.transformations.WordSwapMaskedLM(masked_language_model=model, tokenizer=tokenizer, **options)
     lazy = MaskedLMSwap(masked_language_model=model, tokenizer=tokenizer, **options)
     found = [[t.text for t in swap(text)] for swap in (stock, lazy)]
