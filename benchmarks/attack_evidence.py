@@ -1,6 +1,6 @@
 """Fine-tuned and flooded models under the paper's three attacks, raw and calibrated, on whole evaluation sets.
 
-    python benchmarks/attack_evidence.py --data-dir DATA --neighbours FILE --masked-lm FOLDER   # goes on where it stopped
+    python benchmarks/attack_evidence.py --data-dir DATA --neighbours FILE --masked-lm FOLDER     # can be stopped
 
 MiniLM on SST-2 (the first 4,000 training sentences of at least 5 words; all 872 of the evaluation set) and on MRPC
 (all; 408 pairs), fine-tuned and flooded, one seed; then TextFooler, TextBugger and BERT-Attack with stand-in resources.
