@@ -26,7 +26,7 @@ from mindspore_floodx.runs import package_versions
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
     "sst2": "--max-train-examples 4000 --min-words 5 --epochs 10 --batch-size 32 --learning-rate 5e-5",
-    "mrpc": "--epochs 10 --batch-size 16 --learning-rate 2e-5",
+    "mrpc": "--epochs 5 --batch-size 16 --learning-rate 2e-5",
 }
 METHODS = {"finetune": "", "flooding": "--flood-level 0.1"}
 ATTACKS = ("textfooler", "textbugger", "bertattack")
