@@ -87,6 +87,10 @@ class AccordanceMonitor:
         """Leaves the training steps to others; what was measured online ends here."""
         self.online = None
 
+    def measures(self, step: int) -> bool:
+        """Says whether this training step, counted from 1, is to be measured online."""
+        return self.online is not None and (step - 1) % self.settings.accordance_every == 0
+
     def saw(self, batch: Batch, loss: float) -> None:
         """Takes note of a training step and its mean loss."""
         if self.snapshot is not None:

@@ -41,6 +41,7 @@ _AT_LEAST_ONE = (
     "threads",
     "max_train_examples",
     "sub_epochs",
+    "accordance_every",
     "warmup_steps",
 )
 
@@ -87,6 +88,9 @@ class TrainSettings:
     sub_epochs: int = _setting(4, "accordance: sub-epochs in an epoch")
     accordance_batches: int | None = _setting(
         None, "snapshot: only so many of a sub-epoch's batches, evenly spaced; by default all"
+    )
+    accordance_every: int = _setting(
+        1, "online: measure only every so many steps; the others are plain ones and cost nothing more"
     )
     accordance_parameters: str | None = _setting(
         None, "accordance of the parameters whose names this regular expression is found in; by default all"

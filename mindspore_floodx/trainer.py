@@ -239,7 +239,8 @@ class _Training:
     def _compile(self) -> None:
         """Compiles all graphs once, for batches of any size and length, and says how long that took."""
         started = time.perf_counter()
-        if self.monitor is None or self.monitor.online is None or self.settings.method == "floodingx":
+        online = self.monitor is not None and self.monitor.online is not None
+        if not online or self.settings.accordance_every > 1 or self.settings.method == "floodingx":
             self.defence.compile()
         if self.monitor is not None:
             self.monitor.compile()
@@ -250,9 +251,9 @@ class _Training:
     def _batches(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
         return epoch_batches(self.train_set, self.example_inputs, self.settings, epoch)
 
-    def _train_on(self, batch: dict[str, np.ndarray]) -> float:
-        """One step; returns the mean loss of the batch before it."""
-        if self.monitor is not None and self.monitor.online is not None:
+    def _train_on(self, batch: dict[str, np.ndarray], step: int) -> float:
+        """The step of this number; returns the mean loss of the batch before it."""
+        if self.monitor is not None and self.monitor.online is not None and self.monitor.measures(step):
             return self.monitor.online.add(batch)
         return self.defence.train_step(batch)
 
@@ -270,7 +271,7 @@ class _Training:
         for within, batch in enumerate(bar, start=1):
             index = epoch * self.steps_per_epoch + within
             began = time.perf_counter()
-            loss = self._train_on(batch)
+            loss = self._train_on(batch, index)
             seconds = time.perf_counter() - began
             rate = self.rates[index - 1]
             _demand_finite(loss, f"step {index} (epoch {epoch + 1}, learning rate {rate:.2g})")

@@ -1,13 +1,14 @@
 """Runs with accordance and Flooding-X, from the settings to the files of the run folder; a model of one layer."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from training_files import command_line, make_training_files
 
-from mindspore_floodx import BertConfig, measure_accordance, train
+from mindspore_floodx import BertConfig, GradientAccordance, measure_accordance, train
 from mindspore_floodx.accordance_of_run import _demand_same_classes
 from mindspore_floodx.cli import accordance as accordance_command
 from mindspore_floodx.cli import sweep as sweep_command
@@ -111,6 +112,27 @@ def test_no_turn_is_said_and_the_run_is_fine_tuning(given, tmp_path, capsys):
     assert "flooding was never switched on" in capsys.readouterr().out
 
 
+def test_only_every_second_step_measured(given, tmp_path, monkeypatch):
+    model = tmp_path / "model"
+    shutil.copytree(given["model"], model)
+    config = json.loads((model / "config.json").read_text())
+    write_json(model / "config.json", config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    sizes = []
+    add = GradientAccordance.add
+    monkeypatch.setattr(
+        GradientAccordance, "add", lambda self, batch: sizes.append(len(batch["labels"])) or add(self, batch)
+    )
+    losses = []
+    for every, measured in ((1, [8, 8, 8, 8, 5]), (2, [8, 8, 5])):
+        settings = given | {"model": str(model), "epochs": 1, "sub_epochs": 1, "accordance": "online"}
+        run = train(**settings, accordance_every=every, output_dir=str(tmp_path / f"every-{every}"))
+        losses.append(pd.read_csv(run / "log.csv")["loss"])
+        assert sizes == measured
+        assert -1 <= float(pd.read_csv(run / "accordance.csv")["accordance"][0]) <= 1
+        sizes.clear()
+    np.testing.assert_allclose(*losses, atol=1e-5)  # measured or not, the steps are the same
+
+
 def test_settings_that_do_not_fit():
     for settings, message in (
         ({"method": "floodingx", "flood_level": 0.1}, "finds the flood_level itself"),
@@ -122,6 +144,7 @@ def test_settings_that_do_not_fit():
         ({"flood_rule": "negative"}, "choose one of"),
         ({"sub_epochs": 0}, "sub_epochs is 0"),
         ({"accordance_batches": 1}, "at least 2 batches"),
+        ({"accordance_every": 0}, "accordance_every is 0"),
     ):
         with pytest.raises(UserError, match=message):
             resolve(settings)
