@@ -109,7 +109,45 @@ def real_epoch(results: Path) -> str:
     )
 
 
-PARTS = {"demo-table": demo_table, "mrpc-parity": mrpc_parity, "real-epoch": real_epoch, "train-step": train_step}
+def attacks(results: Path) -> str:
+    """Fine-tuned and flooded models under the paper's attacks."""
+    report = _read(results / "attacks.json")
+    tests = {(pair["dataset"], pair["name"], pair["kind"]): pair["p_value"] for pair in report["pairs"]}
+    rows = []
+    for each in report["attacks"]:
+        if each["kind"] != "raw":
+            continue
+        found = each["summary"]
+        low, high = found["accuracy_under_attack_interval"]
+        p_value = tests.get((each["dataset"], each["name"], each["kind"]))
+        rows.append(
+            (
+                f"{each['dataset']}, {found['num_examples']}",
+                each["name"],
+                each["method"],
+                f"{100 * found['clean_accuracy']:.1f}",
+                f"{100 * found['accuracy_under_attack']:.1f} ({100 * low:.1f} to {100 * high:.1f})",
+                f"{100 * found['attack_success_rate']:.1f}",
+                f"{found['avg_queries']:.1f}",
+                "" if p_value is None or each["method"] == "finetune" else f"{p_value:.2g}",
+            )
+        )
+    columns = ("data, examples", "attack", "method", "Clean%", "Aua% (95% interval)", "Suc%", "#Query", "p")
+    alignment = ("left", "left", "left", *["right"] * 5)
+    text = tabulate(rows, columns, "github", disable_numparse=True, colalign=alignment)
+    return (
+        f"{text}\n\n*p*: McNemar's exact test of both models on the same examples. `{report['command']}`, "
+        "[results/attacks.md](results/attacks.md), which also has the calibrated attacks."
+    )
+
+
+PARTS = {
+    "demo-table": demo_table,
+    "mrpc-parity": mrpc_parity,
+    "real-epoch": real_epoch,
+    "train-step": train_step,
+    "attacks": attacks,
+}
 
 
 def updated(text: str, results: Path) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from ..flooding import ClassificationLoss
 from ..layers import share_dropout_masks
 from .perturbation import AccumulatedGradient, PerturbationDefence, Totals, ascend, pass_shapes
 
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 class _Pass(nn.Cell):
     """Adds share grad CE(e + delta) to the totals; returns CE and the next perturbation."""
 
-    def __init__(self, loss: nn.Cell, totals: Totals, weights: list[Parameter]):
+    def __init__(self, model: BertForSequenceClassification, totals: Totals, weights: list[Parameter]):
         super().__init__(auto_prefix=False)
-        self.gradient = AccumulatedGradient(loss, totals, weights)
+        self.gradient = AccumulatedGradient(model, totals, weights)
 
     def construct(self, perturbation, step_size, bound, share, *batch):
         loss, gradient = self.gradient(perturbation, share, *batch)
@@ -38,7 +37,7 @@ class FreeLB(PerturbationDefence):
         super().__init__(model, optimizer, settings)
         self.totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
         self.clock = share_dropout_masks(model, settings.seed) if settings.freelb_shared_dropout else None
-        passed = _Pass(ClassificationLoss(model), self.totals, list(optimizer.parameters))
+        passed = _Pass(model, self.totals, list(optimizer.parameters))
         perturbation, step_size, bound, *batch = pass_shapes(self)
         self.one_pass = self.graph(passed, perturbation, step_size, bound, [], *batch)
 

@@ -18,6 +18,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ..accordance_cells import Zero
+from ..flooding import ClassificationLoss
 from .base import Batch, Defence, batch_shapes, tensors
 
 if TYPE_CHECKING:
@@ -124,19 +125,32 @@ class Totals(nn.Cell):
 
 
 class AccumulatedGradient(nn.Cell):
-    """The loss J at a perturbation and share grad J by it; share grad J by the weights is added to the totals."""
+    """The loss J at a perturbation and share grad J by it; share grad J by the weights is added to the totals.
 
-    def __init__(self, loss: nn.Cell, totals: Totals, weights: list[Parameter]):
+    The perturbation is added to the rows of the word embeddings, so its gradient is that of these rows as well: only
+    they are added to the embeddings' total, half of MiniLM's weights, and the others stay as they are.
+    """
+
+    def __init__(self, model: BertForSequenceClassification, totals: Totals, weights: list[Parameter]):
         super().__init__(auto_prefix=False)
         probe = Parameter(Tensor(0.0, ms.float32), name="probe")
-        self.probed, self.totals = _Probed(loss, probe), totals
-        self.weights_and_probe = ParameterTuple((*weights, probe))
-        self.gradient = ops.GradOperation(get_all=True, get_by_list=True)
+        words = model.bert.embeddings.word_embeddings.embedding_table
+        self.probed = _Probed(ClassificationLoss(model), probe)
+        self.weights_and_probe = ParameterTuple((*(each for each in weights if each is not words), probe))
+        pairs = list(zip(weights, totals.totals, strict=True))
+        self.totals = ParameterTuple(total for each, total in pairs if each is not words)
+        self.of_words = [total for each, total in pairs if each is words]  # none where the embeddings are not trained
+        self.gradient, self.map = ops.GradOperation(get_all=True, get_by_list=True), ops.HyperMap()
 
-    def construct(self, perturbation, share, *batch):
-        by_inputs, by_weights = self.gradient(self.probed, self.weights_and_probe)(perturbation, share, *batch)
-        added = self.totals(by_weights[:-1])
-        return ops.depend(by_weights[-1], added), by_inputs[0]
+    def construct(self, perturbation, share, input_ids, *batch):
+        by_inputs, by_weights = self.gradient(self.probed, self.weights_and_probe)(
+            perturbation, share, input_ids, *batch
+        )
+        loss = ops.depend(by_weights[-1], self.map(_assign_add, self.totals, by_weights[:-1]))
+        for total in self.of_words:
+            rows = by_inputs[0].reshape((-1, total.shape[1]))
+            loss = ops.depend(loss, ops.scatter_add(total, input_ids.reshape(-1), rows))
+        return loss, by_inputs[0]
 
 
 class ApplyTotals(nn.Cell):

@@ -8,7 +8,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from ..flooding import ClassificationLoss
 from .perturbation import (
     AccumulatedGradient,
     PerturbationDefence,
@@ -40,9 +39,9 @@ class _Tokens(nn.Cell):
 class _Pass(nn.Cell):
     """Adds share grad CE to the totals; returns CE, the next sentence part and the next token part."""
 
-    def __init__(self, loss: nn.Cell, totals: Totals, weights: list[Parameter]):
+    def __init__(self, model: BertForSequenceClassification, totals: Totals, weights: list[Parameter]):
         super().__init__(auto_prefix=False)
-        self.gradient = AccumulatedGradient(loss, totals, weights)
+        self.gradient = AccumulatedGradient(model, totals, weights)
 
     def construct(self, sentence, tokens, step_size, bound, share, *batch):
         loss, gradient = self.gradient(sentence + tokens, share, *batch)
@@ -82,7 +81,7 @@ class TAVAT(PerturbationDefence):
         self.totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
         perturbation, step_size, bound, *batch = pass_shapes(self)
         self.first_tokens = self.graph(_Tokens(self.table), batch[0], batch[1])
-        passed = _Pass(ClassificationLoss(model), self.totals, list(optimizer.parameters))
+        passed = _Pass(model, self.totals, list(optimizer.parameters))
         self.one_pass = self.graph(passed, perturbation, perturbation, step_size, bound, [], *batch)
         self.keep = self.graph(_Keep(self.table), batch[0], perturbation)
 
