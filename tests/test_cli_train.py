@@ -72,6 +72,7 @@ class TestOptions:
             "accordance": "snapshot",
             "sub_epochs": 13,
             "accordance_batches": 14,
+            "accordance_every": 19,
             "accordance_parameters": "n",
             "flood_rule": "turns-negative",
             "flood_smoothing": 15,

@@ -10,11 +10,21 @@ from ..archives import MAX_BYTES
 from ..errors import UserError, run_command
 
 
+EXAMPLES = """examples:
+  python run/resources.py list textfooler              what TextFooler needs, and what of it is missing here
+  python run/resources.py fetch                        on a machine with a network: the paper's three attacks
+  python run/resources.py pack resources.zip           there: all of it in one file
+  python run/resources.py import resources.zip         on the machine without
+"""
+
+
 def parser() -> argparse.ArgumentParser:
     """Returns the command's options."""
     options = argparse.ArgumentParser(
         prog="resources.py",
         description="List, fetch or import what the attacks of TextAttack need besides code (--resources official).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = options.add_subparsers(dest="command", required=True, metavar="list|fetch|import|pack")
     listing = commands.add_parser("list", help="what each attack needs, where it is looked for, and what is missing")
