@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from ..archives import MAX_BYTES
 from ..errors import UserError, run_command
 
-
 EXAMPLES = """examples:
   python run/resources.py list textfooler              what TextFooler needs, and what of it is missing here
   python run/resources.py fetch                        on a machine with a network: the paper's three attacks
