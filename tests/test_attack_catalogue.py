@@ -9,7 +9,8 @@ from unittest import mock
 
 import pytest
 import torch
-from test_attack_identity import StockEncoder, as_pairs, essence, seeded
+from stock_attack import StockEncoder, as_pairs, essence
+from test_attack_identity import seeded
 from tiny_victim import NEIGHBOURS, PAIRS, SENTENCES, export_tiny
 
 from mindspore_floodx import attack_resources as needs

@@ -9,7 +9,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from test_attack_identity import essence, seeded
+from stock_attack import essence
+from test_attack_identity import seeded
 from tiny_victim import NEIGHBOURS, SENTENCES, export_tiny
 
 from mindspore_floodx import attack_resources as needs
