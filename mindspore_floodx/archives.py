@@ -60,6 +60,7 @@ def stage(source: str | os.PathLike, folder: Path, max_bytes: int = MAX_BYTES, m
         raise UserError(f"{source} is refused: {error}") from error
     except FileExistsError as error:
         raise UserError(f"{source} is refused: it holds {Path(error.filename).name} twice") from error
+    # zipfile raises NotImplementedError for a compression that it does not know
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError) as error:
         raise UserError(f"{source} cannot be read: {error}") from error
     except Exception as error:  # zlib's, lzma's and bz2's own errors

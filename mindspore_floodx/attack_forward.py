@@ -26,6 +26,12 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 _TOKENS_AT_ONCE = 2048  # more of them do not fit into a core's cache
 
 
+def tokens_of(encoded: Any) -> list[Tokens]:
+    """Returns what a tokenizer gave for some texts, with token types and without padding, a pair of tuples a text."""
+    rows = zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+    return [(tuple(ids), tuple(types)) for ids, types in rows]
+
+
 def can_be_packed(model: Any, device: str = "cpu") -> bool:
     """Returns whether `PackedBert` computes what `model` (a BertModel or a BERT classifier of transformers) does."""
     if not isinstance(model, BertModel | BertForSequenceClassification) or device != "cpu":

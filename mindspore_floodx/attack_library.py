@@ -55,6 +55,12 @@ def prepare_tensorflow(threads: int) -> None:
 
 def use_built_in_stopwords() -> None:
     """Lets NLTK fall back on our own stop words where its own are not installed."""
+    # NLTK refuses what others can write to, which a clone is where the umask is 002.
+    for path in (BUILT_IN_NLTK_DATA, *BUILT_IN_NLTK_DATA.rglob("*")):
+        mode = path.stat().st_mode
+        if mode & 0o022:
+            with contextlib.suppress(OSError):  # not ours to change
+                path.chmod(mode & 0o7755)
     if str(BUILT_IN_NLTK_DATA) not in nltk.data.path:
         nltk.data.path.append(str(BUILT_IN_NLTK_DATA))
 

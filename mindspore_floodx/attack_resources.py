@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # a Hugging Face model has
 
 
 @dataclass(frozen=True)
-class Resource:
+class Resource(ABC):
     """One thing that a recipe reads."""
 
     title: str
@@ -37,13 +38,13 @@ class Resource:
         """The title, and the name where there are several of the kind."""
         return self.title
 
+    @abstractmethod
     def place(self) -> Path | None:
         """Where it lies, or where it has to be put if it is absent; None for a Python package."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lacks(self) -> str | None:
         """Says in a few words what is absent and where it belongs, or None if all is there."""
-        raise NotImplementedError
 
     def missing(self) -> str | None:
         """The same, or says that what is there is not what was fetched or imported."""
@@ -104,6 +105,17 @@ class HubModel(Resource):
     def label(self) -> str:
         return f"{self.title} {self.repository}"
 
+    @property
+    def folder_name(self) -> str:
+        """What the hub's cache calls the model's folder."""
+        return f"models--{self.repository.replace('/', '--')}"
+
+    def home(self) -> Path:
+        """The model's folder in the cache."""
+        from huggingface_hub import constants
+
+        return Path(self.cache() or constants.HF_HUB_CACHE) / self.folder_name
+
     def cache(self) -> str | None:
         """The folder of the hub's cache; None for the usual one."""
         if not self.of_flair:
@@ -122,9 +134,7 @@ class HubModel(Resource):
         for name in (*self.files, *self.weights):
             if (found := self.locate(name)) is not None:
                 return found.parent
-        from huggingface_hub import constants
-
-        return Path(self.cache() or constants.HF_HUB_CACHE) / f"models--{self.repository.replace('/', '--')}"
+        return self.home()
 
     def lacks(self) -> str | None:
         has_files = all(self.locate(name) is not None for name in self.files)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from .attack_forward import PackedBert, Tokens, can_be_packed
+from .attack_forward import PackedBert, Tokens, can_be_packed, tokens_of
 from .attack_library import textattack
 from .attack_repeats import Remembered
 from .attack_savings import Savings
@@ -112,10 +112,7 @@ class _MeanPooled:
 
     def encode(self, sentences: list[str]) -> torch.Tensor:
         encoded = self.tokenizer(sentences, truncation=True, max_length=self.max_tokens)
-        tokens = [
-            (tuple(ids), tuple(types))
-            for ids, types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
-        ]
+        tokens = tokens_of(encoded)
         return self.vectors(tokens) if self._remembered is None else self._remembered(tokens)
 
     def forget(self) -> None:

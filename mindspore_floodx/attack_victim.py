@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from .attack_forward import PackedBert, Tokens, can_be_packed
+from .attack_forward import PackedBert, Tokens, can_be_packed, tokens_of
 from .attack_library import textattack
 from .attack_repeats import Remembered
 from .attack_savings import Savings
@@ -59,10 +59,7 @@ class Victim(textattack.models.wrappers.HuggingFaceModelWrapper):
     def __call__(self, texts: list[Input]) -> torch.Tensor:
         """Returns the logits of texts or pairs of texts, [len(texts), labels] float32 on the CPU."""
         encoded = self.tokenizer(texts, truncation=True, max_length=self.max_tokens, return_token_type_ids=True)
-        tokens = [
-            (tuple(ids), tuple(types))
-            for ids, types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
-        ]
+        tokens = tokens_of(encoded)
         return self.logits(tokens) if self._remembered is None else self._remembered(tokens)
 
     def forget(self) -> None:

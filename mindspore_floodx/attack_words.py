@@ -33,7 +33,10 @@ def words_from_text(s: str, words_to_ignore: Any = ()) -> list[str]:
 
 @contextlib.contextmanager
 def words_kept() -> Iterator[None]:
-    """Within it, TextAttack splits texts with `words_from_text` of this module."""
+    """Within it, TextAttack splits texts with `words_from_text` of this module.
+
+    In the whole process: attacks side by side belong into processes of their own.
+    """
     strings = textattack.shared.utils.strings
     with (
         mock.patch.object(textattack.shared.attacked_text, "words_from_text", words_from_text),

@@ -7,7 +7,6 @@ tensorflow_hub, models by huggingface_hub.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 from . import attack_resources as needs
 from .errors import UserError
 from .resource_import import Progress, can_be_imported, check_published, import_resources
-from .resource_manifest import cache_folder, record
+from .resource_manifest import record, scratch_folder
 
 TIMEOUT = (5.0, 20.0)  # seconds to connect, seconds without an answer
 TEXTATTACK_SERVER = "https://textattack.s3.amazonaws.com/"
@@ -69,7 +68,7 @@ def _fetch_nltk(resource: needs.NltkData) -> Path:
     from nltk.downloader import Downloader
 
     demand_network(Downloader.DEFAULT_URL, resource)
-    with _scratch() as name:
+    with scratch_folder() as name:
         try:  # NLTK compares the size and the checksum of its index
             Downloader().download(resource.package, download_dir=name, quiet=True, raise_on_error=True)
         except Exception as error:  # NLTK's own, urllib's, zipfile's
@@ -84,7 +83,7 @@ def _fetch_from_server(resource: needs.CachedFiles, progress: Progress | None) -
 
     address = TEXTATTACK_SERVER + resource.address
     demand_network(address, resource)
-    with _scratch() as name:
+    with scratch_folder() as name:
         # A single file keeps its name; a folder comes as a zip archive.
         target = Path(name) / (Path(resource.address).name + (".zip" if resource.files else ""))
         try:
@@ -141,18 +140,6 @@ def _fetch_model(resource: needs.HubModel) -> Path:
     check_published(resource, place)
     record(place, address)
     return place
-
-
-def _scratch() -> tempfile.TemporaryDirectory:
-    """A temporary folder beside the cache, for what may be larger than /tmp."""
-    home = cache_folder()
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=home, prefix=".fetch-")
-    except OSError as error:
-        raise UserError(
-            f"cannot write {home}: {error.strerror}; set TA_CACHE_DIR to a folder that can be written"
-        ) from error
 
 
 def _first_line(error: Exception) -> str:

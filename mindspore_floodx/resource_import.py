@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from . import archives, counter_fitted
 from . import attack_resources as needs
 from .errors import UserError
 from .files import replacing, replacing_folder, sha256_of
-from .resource_manifest import cache_folder, record
+from .resource_manifest import record, scratch_folder
 from .safe_pickle import load_plain
 
 TEXT_NAME = "counter-fitted-vectors.txt"
@@ -58,15 +57,7 @@ def import_resources(
     """
     wanted = list(wanted)
     note = note or f"imported from {Path(source).name}"
-    home = cache_folder()
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.TemporaryDirectory(dir=home, prefix=".import-")
-    except OSError as error:
-        raise UserError(
-            f"cannot write {home}: {error.strerror}; set TA_CACHE_DIR to a folder that can be written"
-        ) from error
-    with temporary as name:
+    with scratch_folder() as name:
         tree = Path(name) / "tree"
         inside = tree / _stem(Path(source))  # a folder's own name may tell what it holds
         inside.mkdir(parents=True)
@@ -128,7 +119,7 @@ def _find(resource: needs.Resource, tree: Path) -> Path | None:
 
 def _is_model(folder: Path, tree: Path, resource: needs.HubModel) -> bool:
     """A folder of the model's name, or a snapshot in the layout of the hub's cache, with the model's weights."""
-    names = {resource.repository.rpartition("/")[2], f"models--{resource.repository.replace('/', '--')}"}
+    names = {resource.repository.rpartition("/")[2], resource.folder_name}
     parts = folder.relative_to(tree).parts
     return bool(names & set(parts)) and any((folder / name).is_file() for name in resource.weights)
 
@@ -242,13 +233,11 @@ def _put(resource: needs.Resource, piece: Path, note: str) -> Path:
 
 def _put_model(resource: needs.HubModel, piece: Path) -> Path:
     """Puts a model into the hub's cache: a snapshot named by its content, to which the reference ``main`` points."""
-    from huggingface_hub import constants
-
     from .attack_fingerprint import sha256_of_model
 
     given = re.fullmatch(r"[0-9a-f]{40}", piece.name)  # the snapshot's own name, where it came from such a cache
     revision = piece.name if given else sha256_of_model(piece)[:40]
-    root = Path(resource.cache() or constants.HF_HUB_CACHE) / f"models--{resource.repository.replace('/', '--')}"
+    root = resource.home()
     with replacing_folder(root / "snapshots" / revision) as folder:
         shutil.copytree(piece, folder, dirs_exist_ok=True)
     with replacing(root / "refs" / "main") as target:

@@ -93,7 +93,7 @@ def pack(target: str | os.PathLike, rows: Iterable[Row]) -> list[str]:
 
 def _folder(resource: needs.Resource, place: Path) -> str:
     if isinstance(resource, needs.HubModel):
-        return f"models--{resource.repository.replace('/', '--')}/snapshots/{place.name}"
+        return f"{resource.folder_name}/snapshots/{place.name}"
     return resource.relative if isinstance(resource, needs.NltkData) else place.name
 
 

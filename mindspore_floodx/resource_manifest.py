@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
 from .files import sha256_of, write_json
 
 NAME = "floodx_resources.json"
@@ -18,6 +20,22 @@ NAME = "floodx_resources.json"
 def cache_folder() -> Path:
     """Returns TextAttack's cache folder: ``$TA_CACHE_DIR``, or ``~/.cache/textattack``."""
     return Path(os.environ.get("TA_CACHE_DIR") or "~/.cache/textattack").expanduser()
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory:
+    """Returns a temporary folder in the cache, on the disk where resources go: they may be larger than /tmp.
+
+    Raises:
+        UserError: the cache cannot be written to.
+    """
+    home = cache_folder()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=home, prefix=".arriving-")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {home}: {error.strerror}; set TA_CACHE_DIR to a folder that can be written"
+        ) from error
 
 
 def read() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,22 @@ def test_import_without_nltk_data_and_network(tmp_path):
     assert run.stdout.splitlines() == [f"textattack false None {tmp_path / 'xdg'}", "True False"]
     assert "Downloading" not in run.stderr
     assert not (cache / "post_install_check_3").exists()  # TextAttack's own first import stays as it is
+
+
+def test_built_in_stopwords_of_a_clone_that_a_group_can_write_to(tmp_path, monkeypatch):
+    """As a clone is where the umask is 002; NLTK refuses such data."""
+    import nltk
+
+    from mindspore_floodx import attack_library
+
+    folder = tmp_path / "nltk_data"
+    shutil.copytree(attack_library.BUILT_IN_NLTK_DATA, folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode | 0o020)
+    monkeypatch.setattr(attack_library, "BUILT_IN_NLTK_DATA", folder)
+    monkeypatch.setattr(nltk.data, "path", [])
+    attack_library.use_built_in_stopwords()
+    assert nltk.data.find("corpora/stopwords/english").open().read().startswith(b"a")
 
 
 def test_the_package_does_not_import_textattack_until_it_attacks():

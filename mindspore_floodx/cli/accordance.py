@@ -14,7 +14,7 @@ from ..accordance_of_run import measure_accordance
 from ..errors import UserError
 from ..flood_level import RULES, choose_flood_level
 from ..plots import plot_accordance
-from .options import number_or_all
+from .options import number_or
 
 EXAMPLES = """\
 examples:
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("run_or_model", metavar="RUN_OR_MODEL", help="a run folder, or a model folder, hub id or minilm")
-    add("--batches", type=number_or_all, default=16, metavar="N|all", help="of the training data (default 16)")
+    add("--batches", type=number_or("all"), default=16, metavar="N|all", help="of the training data (default 16)")
     add("--batch-matrix", action="store_true", help="every batch against every other, at most 64, with a heat map")
     add("--parameters", metavar="REGEX", help="also of the parameters whose names this is found in, to compare")
     add("--every-epoch", action="store_true", help="every checkpoint of a run trained with --save-every-epoch")

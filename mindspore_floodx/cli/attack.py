@@ -15,7 +15,7 @@ from ..attack_savings import NAMES as SAVINGS
 from ..attack_workers import Workers, number_of_workers
 from ..attacks import attack
 from ..errors import run_command, sigterm_raises
-from .options import number_or_all, number_or_auto
+from .options import number_or
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("run_or_export", metavar="RUN_OR_EXPORT", help="a run folder, or a model folder")
     add("--attack", nargs="+", default=["textfooler"], metavar="NAME", help=f"one or more of: {', '.join(NAMES)}")
-    add("--num-examples", type=number_or_all, default=100, metavar="N|all", help="random examples (default 100)")
+    add("--num-examples", type=number_or("all"), default=100, metavar="N|all", help="random examples (default 100)")
     add("--seed", type=int, default=0, help="of the sample and of random attacks (default 0)")
     add("--resources", default="official", metavar="official|standin", help="default: official")
     add("--neighbours", metavar="FILE", help="stand-in for word vectors: JSON, word -> list of near words")
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add("--calibrate", action="store_true", help="attack logits / T as well, T fitted on held-out data")
     add("--calibration-file", metavar="FILE", help="labelled text for --calibrate (default: half the evaluation set)")
     add("--threads", type=int, default=1, help="CPU threads of each process (default 1)")
-    add("--workers", type=number_or_auto, default=1, metavar="N|auto", help="processes; auto: cores (default 1)")
+    add("--workers", type=number_or("auto"), default=1, metavar="N|auto", help="processes; auto: cores (default 1)")
     add("--device", default="CPU", metavar="CPU|GPU", help="where the attacked model runs (default CPU)")
     add("--without", nargs="+", default=[], metavar="NAME", help=f"switch off savings of work: {', '.join(SAVINGS)}")
     add("--output-dir", help="gets attacks/<attack>/ (default: RUN_OR_EXPORT)")

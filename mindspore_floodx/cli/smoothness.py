@@ -10,7 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ..smoothness import DEVIATIONS, measure_smoothness
-from .options import number_or_all
+from .options import number_or
 
 EXAMPLES = """\
 examples:
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("runs", nargs="+", metavar="RUN", help="run folders that run/train.py wrote")
     add("--deviations", type=float, nargs="+", default=list(DEVIATIONS), metavar="A", help="default 0 0.05 ... 0.5")
     add("--draws", type=int, default=5, metavar="N", help="draws of the noise, for the error bands (default 5)")
-    add("--num-examples", type=number_or_all, default="all", metavar="N|all", help="random examples (default all)")
+    add("--num-examples", type=number_or("all"), default="all", metavar="N|all", help="random examples (default all)")
     add("--seed", type=int, default=0, metavar="N", help="of the examples and of the noise (default 0)")
     add("--batch-size", type=int, metavar="N", help="by default each run's evaluation batch")
     add("--device", default="CPU", metavar="CPU|GPU", help="default CPU")

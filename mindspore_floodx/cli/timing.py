@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..methods import method_names
 from ..timing import TIMED_SETTINGS, conditions, measure_timing, timing_table
-from .options import number_or_all, refuse_unknown
+from .options import number_or, refuse_unknown
 from .train import add_settings
 
 EXAMPLES = """\
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--methods", nargs="+", metavar="METHOD", help=f"default all: {', '.join(method_names())}")
-    add("--batches", type=number_or_all, default=20, metavar="N|all", help="batches that are timed (default 20)")
+    add("--batches", type=number_or("all"), default=20, metavar="N|all", help="batches that are timed (default 20)")
     add("--warm-up", type=int, default=6, metavar="N", help="batches before them, which are not counted (default 6)")
     add("--output-dir", default="runs/timing", metavar="DIR", help="default runs/timing")
     add_settings(parser.add_argument_group("data, model and machine, as in run/train.py"), TIMED_SETTINGS)
