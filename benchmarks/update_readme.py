@@ -132,12 +132,14 @@ def attacks(results: Path) -> str:
                 "" if p_value is None or each["method"] == "finetune" else f"{p_value:.2g}",
             )
         )
+    calibrated = any(each["kind"] == "calibrated" for each in report["attacks"])
+    also = ", which also has the calibrated attacks" if calibrated else ""
     columns = ("data, examples", "attack", "method", "Clean%", "Aua% (95% interval)", "Suc%", "#Query", "p")
     alignment = ("left", "left", "left", *["right"] * 5)
     text = tabulate(rows, columns, "github", disable_numparse=True, colalign=alignment)
     return (
         f"{text}\n\n*p*: McNemar's exact test of both models on the same examples. `{report['command']}`, "
-        "[results/attacks.md](results/attacks.md), which also has the calibrated attacks."
+        f"[results/attacks.md](results/attacks.md){also}."
     )
 
 
