@@ -359,6 +359,7 @@ def test_interrupted_training_leaves_nothing(tmp_path, encoder, text_file):
         [sys.executable, str(ROOT / "run" / "standin_mlm.py"), *map(str, words), "--output-dir", tmp_path / "m"],
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
     shown = b""
     until = time.monotonic() + 120
