@@ -180,7 +180,8 @@ def test_a_failed_cell_is_told_and_tried_again(tmp_path, monkeypatch, done):
 
     monkeypatch.setattr(cells, "run_cell", fails)
     outcome = run_grid(grid, places, print)
-    assert outcome.failed == {"demo-finetune-1": "train: no space left"}
+    log = tmp_path / "runs" / "demo-finetune-1.log"
+    assert outcome.failed == {"demo-finetune-1": f"train: no space left (see {log})"}
     assert len(outcome.finished) == len(grid.cells) - 1
     failed = json.loads((places.cell("demo-finetune-1") / "failed.json").read_text())
     assert (failed["step"], failed["message"]) == ("train", "no space left")

@@ -146,7 +146,7 @@ def _attempt(id: str, places: Places, outcome: Outcome, work: Callable[[], None]
         step, message = (error.step, error.message) if isinstance(error, StepFailed) else ("collect", str(error))
         when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         write_json(failed, {"step": step, "message": message, "time": when})
-        outcome.failed[id] = f"{step}: {message}"
+        outcome.failed[id] = f"{step}: {message} (see {places.runs / id}.log)"
 
 
 def run_cell(cell: Cell, places: Places, keep_texts: bool, level: float | None = None) -> None:
@@ -290,7 +290,7 @@ def step(name: str, options: Sequence[str], log: Path) -> float:
     if code:
         lines = [line.strip() for line in last.decode(errors="replace").replace("\r", "\n").split("\n")]
         words = next((line for line in reversed(lines) if line), f"exit status {code}")
-        raise StepFailed(name, f"{words.removeprefix('error: ')} (see {log})")
+        raise StepFailed(name, words.removeprefix("error: "))
     return time.perf_counter() - started
 
 

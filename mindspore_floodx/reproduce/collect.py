@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..attack_journal import read_records
-from ..data import TextDataset, TextSplit
+from ..data import TextSplit
 from ..errors import UserError
 from ..files import replacing, write_json
 from ..settings import TrainSettings
@@ -73,8 +73,14 @@ def collect(
             "device": settings.device,
             "threads": environment["threads"],
             "versions": environment["packages"],
-            "data": environment["data"],
-            "statistics": statistics_of(dataset),
+            "data": {
+                "train": environment["data"][dataset.train.name],
+                "evaluation": environment["data"][dataset.evaluation.name] | {"split": dataset.evaluation.name},
+            },
+            "statistics": {
+                "train": statistics_of(dataset.train, len(dataset.label_names)),
+                "evaluation": statistics_of(dataset.evaluation, len(dataset.label_names)),
+            },
             "label_names": list(dataset.label_names),
             "text_columns": list(dataset.text_columns),
             "epochs": records_of(epochs),
@@ -129,14 +135,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise UserError(f"cannot read {path} ({error}); remove it and give the same command again") from None
 
 
-def statistics_of(dataset: TextDataset) -> dict[str, dict[str, Any]]:
-    """Returns Table 1's figures of each split: examples, classes, words an example (both texts of a pair), shares."""
-    return {
-        split.name: _split_statistics(split, len(dataset.label_names)) for split in (dataset.train, dataset.evaluation)
-    }
-
-
-def _split_statistics(split: TextSplit, classes: int) -> dict[str, Any]:
+def statistics_of(split: TextSplit, classes: int) -> dict[str, Any]:
+    """Returns Table 1's figures of a split: examples, classes, words an example (both texts of a pair), shares."""
     pairs = split.pairs if split.pairs is not None else [""] * len(split.texts)
     words = np.array([len(text.split()) + len(pair.split()) for text, pair in zip(split.texts, pairs, strict=True)])
     counts = np.bincount(np.asarray(split.labels), minlength=classes)
