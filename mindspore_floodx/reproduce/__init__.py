@@ -1,0 +1,1 @@
+"""From a grid of runs to the tables, figures and claims of the paper. Imports no framework."""
