@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .conditions import conditions, seeds_line, sweep_note
-from .labels import ATTACKS, BASELINE, DATASETS, KINDS, METHODS, PAPER, encoder, label, ordered
+from .labels import ATTACKS, BASELINE, DATASETS, FLOODINGX, KINDS, METHODS, PAPER, encoder, label, ordered
 from .render import Table, write_tables
 from .results import Result
 from .rows import (
@@ -78,7 +78,7 @@ def table1(results: Sequence[Result]) -> list[Table]:
                     continue
                 rows[label(DATASETS, name), part + (f" {len(same) + 1}" if same else "")] = row
         shown += cells
-    frame = _frame(rows, ("data set", "part"))
+    frame = _frame(rows, ["data set", "part"])
     models = sorted({encoder(cell["settings"]["model"]) for cell in shown})
     caption = (
         "Table 1: the data of the runs, as they were read; words stand between white space, of both texts of a pair. "
@@ -109,7 +109,7 @@ def table2(results: Sequence[Result], further: bool = False) -> list[Table]:
                 for measure, (figure, factor, _) in FIGURES.items():
                     figures[label(ATTACKS, attack), measure] = [factor * each for each in row.figures(attack, figure)]
             values[row.name], spreads[row.name] = _means(told, figures)
-        frame, spread = _frame(values, ("method",)), _frame(spreads, ("method",))
+        frame, spread = _frame(values, ["method"]), _frame(spreads, ["method"])
         best = {"Clean%": "max"} | {measure: goal for measure, (_, _, goal) in FIGURES.items()}
         bold = "" if further else " Best in bold: highest Clean%, Aua% and #Query, lowest Suc%."
         what = (
@@ -148,10 +148,10 @@ def table2b(results: Sequence[Result], further: bool = False) -> list[Table]:
             "logits divided by a temperature fitted on held-out examples (calibrated), which keeps every prediction "
             "and takes away what confidence alone hides from the attack; expected calibration error (ECE, 15 bins) of "
             "the attacked examples before and after, mean over the attacks, and the temperature. Best in bold: highest "
-            f"Aua%, lowest ECE. {_notes(results, name, rows, further)}"
+            f"Aua%, lowest ECE. {_notes(results, name, rows, further, listing=False)}"
         )
         best = {"Aua% raw": "max", "Aua% calibrated": "max", "ECE before": "min", "ECE after": "min"}
-        frame, spread = _frame(values, ("method",)), _frame(spreads, ("method",))
+        frame, spread = _frame(values, ["method"]), _frame(spreads, ["method"])
         tables.append(Table(label(DATASETS, name), caption, frame, spread, best))
     return tables
 
@@ -184,9 +184,9 @@ def table2c(results: Sequence[Result], outcomes: Outcomes, further: bool = False
             "the training, which `by seed` shows. only other, only method: pairs of which only that side withstood; "
             "p: McNemar's exact two-sided test on them. It takes pooled pairs as independent; with several seeds an "
             "example occurs once a seed, which makes p too small. p is not corrected for the number of rows. "
-            f"{_notes(results, name, shown, further, several=False)}"
+            f"{_notes(results, name, shown, further, listing=False)}"
         )
-        tables.append(Table(label(DATASETS, name), caption, _frame(rows, ("method", "attack"))))
+        tables.append(Table(label(DATASETS, name), caption, _frame(rows, ["method", "attack"])))
     return tables
 
 
@@ -197,12 +197,12 @@ def table3(timing: Mapping[str, dict]) -> list[Table]:
     rows: dict[str, dict[tuple[str, str], Any]] = {}
     for name, content in timing.items():
         for row in content["rows"]:
-            measured = " (measuring accordance)" if row["method"] == "floodingx" else ""
-            told = rows.setdefault(row["method"], {("", "method"): label(METHODS, row["method"]) + measured})
+            told = rows.setdefault(row["method"], {})
             told[label(DATASETS, name), "s/epoch"] = row["seconds_per_epoch"]
             told[label(DATASETS, name), "ratio"] = row["ratio"]
+    measuring = {FLOODINGX: " (measuring accordance)"}
     frame = _frame(
-        {told.pop(("", "method")): told for told in (rows[name] for name in ordered(METHODS, rows))}, ("method",)
+        {label(METHODS, name) + measuring.get(name, ""): rows[name] for name in ordered(METHODS, rows)}, ["method"]
     )
     caption = (
         "Table 3: seconds of an epoch's training steps and their ratio to fine-tuning's; all methods took turns on the "
@@ -234,15 +234,24 @@ def table3b(results: Sequence[Result]) -> list[Table]:
         shown += main
     if not rows:
         return []
+    places = {name: place for place, name in enumerate(ordered(METHODS, (row.method for row in shown)))}
+    rows = {row.name: rows[row.name] for row in sorted(shown, key=lambda row: places[row.method])}
     cells = [cell for row in shown for cell in row.cells]
-    devices = sorted({f"{cell.get('device', 'unknown device')}, {cell.get('threads')} threads" for cell in cells})
+    devices = sorted({f"{cell.get('device', 'unknown device')}, threads {cell.get('threads')}" for cell in cells})
     caption = (
-        "Table 3b: median seconds of an epoch of the training runs themselves, evaluation and measurements included, with "
-        "their ratio to fine-tuning's with the same seed. Other work on the machine, and other machines, change these "
+        "Table 3b: median seconds of an epoch of the training runs themselves, evaluation and measurements included, "
+        "with their ratio to fine-tuning's with the same seed. Other work on the machine, and other machines, change these "
         f"times; Table 3, where there is one, is measured for comparison. {_SEVERAL}. {'; '.join(devices)}. "
         f"{conditions(cells, attacked=False)}"
     )
-    return [Table("Time of the training runs", caption, _frame(rows, ("method",)), _frame(spreads, ("method",)))]
+    return [
+        Table(
+            "Time of the training runs",
+            caption,
+            _frame(rows, ["method"]),
+            _frame({name: spreads[name] for name in rows}, ["method"]),
+        )
+    ]
 
 
 def _data_row(cell: Result, part: str) -> dict[tuple[str, str], Any]:
@@ -255,14 +264,15 @@ def _data_row(cell: Result, part: str) -> dict[tuple[str, str], Any]:
         ("", "mean words"): counted["words_mean"],
         ("", "longest"): counted["words_max"],
         ("", "source"): told["source"],
-        ("", "whole"): "a part" if told["partial"] else "yes",
+        ("", "whole data set"): "a part" if told["partial"] else "yes",
     }
 
 
-def _notes(results: Sequence[Result], name: str, rows: Sequence[Row], further: bool, several: bool = True) -> str:
+def _notes(results: Sequence[Result], name: str, rows: Sequence[Row], further: bool, listing: bool = True) -> str:
+    """Returns what a caption says after its first sentence; with `listing` also which of the paper's methods lack."""
     cells = [cell for row in rows for cell in row.cells]
     parts = [conditions(cells).rstrip(".")]
-    if several and any(len(row.cells) > 1 for row in rows):
+    if any(len(row.cells) > 1 for row in rows):
         parts.append(_SEVERAL)
     if not further:
         if note := sweep_note(results, name):
@@ -275,7 +285,7 @@ def _notes(results: Sequence[Result], name: str, rows: Sequence[Row], further: b
         if left:
             parts.append(f"Left out, trained at a level that is no longer the best: {', '.join(left)}")
         missing = [called for method, called in PAPER.items() if method not in {row.method for row in main}]
-        if missing:
+        if listing and missing:
             parts.append(f"Of the paper's methods these were not run: {', '.join(missing)}")
     return ". ".join(parts) + "."
 
@@ -343,7 +353,7 @@ def _timing_conditions(name: str, content: Mapping[str, Any]) -> str:
     told += [f"{data['examples']:,} training examples"] if "examples" in data else []
     told += [f"{data['batches_timed']} batches timed"] if "batches_timed" in data else []
     told += [str(settings["device"])] if "device" in settings else []
-    told += [f"{content['threads']} threads"] if "threads" in content else []
+    told += [f"threads {content['threads']}"] if "threads" in content else []
     told += [f"seed {settings['seed']}"] if "seed" in settings else []
     return f"{label(DATASETS, name)}: {', '.join(told)}."
 
