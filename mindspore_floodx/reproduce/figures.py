@@ -352,15 +352,26 @@ def _save(figure: Figure, folder: Path) -> list[Path]:
     """Writes a figure with its caption beneath; the same results give the same bytes."""
     plt = _pyplot()
     width, height = figure.drawn.get_size_inches()
-    caption = "\n".join(textwrap.wrap(figure.caption, int(17 * width)))
-    # below the figure's edge, where no legend is; the tight box takes it in
-    figure.drawn.text(0.1 / width, -0.1 / height, caption, fontsize=8, color="0.3", va="top", parse_math=False)
+    lines = textwrap.wrap(figure.caption, int(16.5 * width), break_on_hyphens=False)
+    below = 0.2 + 0.131 * len(lines)  # inches, of 8-point lines
+    above = 0.1 + max(
+        (legend.get_window_extent().height / figure.drawn.dpi for legend in figure.drawn.legends), default=0
+    )
+    whole = height + below
+    figure.drawn.set_size_inches(width, whole)
+    figure.drawn.get_layout_engine().set(rect=(0, (below + above) / whole, 1, 1 - (below + above) / whole))
+    for legend in figure.drawn.legends:  # the layout would put it at the figure's edge, onto the caption
+        legend.set_in_layout(False)
+        legend.set_loc("lower center")
+        legend.set_bbox_to_anchor((0, below / whole, 1, 1), figure.drawn.transFigure)
+    text = "\n".join(lines)
+    figure.drawn.text(0.1 / width, 0.08 / whole, text, fontsize=8, color="0.3", va="bottom", parse_math=False)
     dates: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     paths = [folder / f"{figure.stem}.{suffix}" for suffix in (*FORMATS, "csv")]
     with plt.rc_context({"svg.hashsalt": figure.stem}):
         for path in paths[:-1]:
             with replacing(path) as temporary:
-                figure.drawn.savefig(temporary, dpi=120, bbox_inches="tight", metadata=dates[path.suffix[1:]])
+                figure.drawn.savefig(temporary, dpi=120, metadata=dates[path.suffix[1:]])
     plt.close(figure.drawn)
     with replacing(paths[-1]) as temporary:
         figure.data.to_csv(temporary, index=False)
