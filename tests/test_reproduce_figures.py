@@ -56,7 +56,7 @@ def test_every_figure_in_every_format(written):
     assert left_out[("figure2", "mrpc")] == "there was no sweep of flood levels"
     assert len(left_out) == 6
     text = (written / "figures.md").read_text(encoding="utf-8")
-    assert "Figure2, MRPC: left out, there was no sweep of flood levels." in text and "figure1-sst2.svg" in text
+    assert "Figure 2, MRPC: left out, there was no sweep of flood levels." in text and "figure1-sst2.svg" in text
 
 
 def test_captions_tell_the_conditions(written):

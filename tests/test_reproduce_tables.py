@@ -102,7 +102,13 @@ def test_one_seed_has_no_deviation_and_the_best_are_bold(written):
 def test_captions_tell_the_conditions(written):
     for stem in ("table2", "table2b", "table2c", "table2-further", "table2c-further"):
         text = (written / f"{stem}.md").read_text(encoding="utf-8")
-        for said in ("Encoder MiniLM", "4,000 training examples", "a part of the data set", "stand-in", "on 60 random"):
+        for said in (
+            "Encoder MiniLM",
+            "4,000 training examples",
+            "a part of the data set",
+            "stand-in",
+            "on 60 evaluation",
+        ):
             assert said in text, (stem, said)
     first = (written / "table2.md").read_text(encoding="utf-8").split("## ")[1]
     assert "Seeds 0, 1, 2" in first and "were not run: TAVAT, InfoBERT." in first

@@ -21,7 +21,7 @@ from .claims import (
 )
 from .labels import ADVERSARIAL, BASELINE, FLOODING, FLOODINGX, METHODS, PAPER, label
 from .results import Result
-from .rows import Row, find, main_rows
+from .rows import Row, epoch_records, find, main_rows
 from .statistics import share_difference
 from .tables import median_seconds
 
@@ -240,18 +240,18 @@ def _by_epoch(evidence: Evidence, dataset: str) -> tuple[Row | None, Row | None]
     rows = [
         Row(row.dataset, row.method, row.name, cells)
         for row in main_rows(evidence.results, dataset)
-        if (cells := tuple(cell for cell in row.cells if cell["by_epoch"]))
+        if (cells := tuple(cell for cell in row.cells if epoch_records(cell)))
     ]
     return find(rows, FLOODINGX) or find(rows, FLOODING), find(rows, BASELINE)
 
 
 def _last_epoch(cells: Sequence[Result]) -> int:
-    return max(row["epoch"] for cell in cells for row in cell["by_epoch"])
+    return max(row["epoch"] for cell in cells for row in epoch_records(cell))
 
 
 def _counts(cells: Sequence[Result], epoch: int) -> tuple[int, int] | None:
     """Returns how many examples withstood after an epoch, of how many, over all seeds."""
-    found = [row for cell in cells for row in cell["by_epoch"] if row["epoch"] == epoch]
+    found = [row for cell in cells for row in epoch_records(cell) if row["epoch"] == epoch]
     if not found:
         return None
     held = sum(round(row["accuracy_under_attack"] * row["num_examples"]) for row in found)

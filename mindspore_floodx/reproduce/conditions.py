@@ -28,16 +28,24 @@ def conditions(cells: Sequence[Result], attacked: bool = True) -> str:
     return ". ".join(parts) + "."
 
 
-def attack_conditions(cells: Iterable[Result]) -> str:
+def attack_conditions(cells: Sequence[Result]) -> str:
     """Returns the resources of the attacks and the number of attacked examples; empty without an attack."""
-    cells = list(cells)
-    summaries = [found for cell in cells for name in attacks_of([cell]) if (found := summary_of(cell, name))]
+    summaries = _summaries(cells)
     if not summaries:
         return ""
-    resources = _distinct(label(RESOURCES, found.get("resources", "unknown resources")) for found in summaries)
     counts = sorted({found["num_examples"] for found in summaries})
-    warning = ", which compare models with each other, not with papers" if "stand-in resources" in resources else ""
-    return f"Attacks on {_span(counts)} random evaluation examples with {' and '.join(resources)}{warning}"
+    return f"Attacks on {_span(counts)} evaluation examples, drawn at random where that is not all, {resources(cells)}"
+
+
+def resources(cells: Sequence[Result]) -> str:
+    """Returns ``with ... resources``, those of the cells' attacks; empty without an attack."""
+    told = _distinct(label(RESOURCES, found.get("resources", "unknown resources")) for found in _summaries(cells))
+    warning = ", which compare models with each other, not with papers" if RESOURCES["standin"] in told else ""
+    return f"with {' and '.join(told)}{warning}" if told else ""
+
+
+def _summaries(cells: Iterable[Result]) -> list[dict]:
+    return [found for cell in cells for name in attacks_of([cell]) if (found := summary_of(cell, name))]
 
 
 def seeds_line(cells: Iterable[Result]) -> str:

@@ -4,41 +4,34 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..files import replacing, write_json, write_text
+from ..files import write_json, write_text
 from ..plots import colours_of, draw_accordance, draw_noise_curves
-from .conditions import conditions
+from .conditions import conditions, resources
+from .figure_files import NAMES, Figure, listing, pyplot, save
 from .labels import ATTACKS, BASELINE, DATASETS, FLOODINGX, KINDS, METHODS, label
 from .results import Result, swept_level
-from .rows import attacks_of, clean_accuracy, datasets_of, find, flood_level, further_rows, main_rows, summary_of, sweep
+from .rows import (
+    attacks_of,
+    clean_accuracy,
+    datasets_of,
+    epoch_records,
+    find,
+    flood_level,
+    further_rows,
+    main_rows,
+    summary_of,
+    sweep,
+)
 from .statistics import mean_and_sd
 
-FORMATS = ("svg", "png", "pdf")
-NAMES = {
-    "figure1": "loss and accuracy under Gaussian noise on the word embeddings",
-    "figure2": "accuracy under attack against the flood level",
-    "figure3": "gradient accordance and losses against the sub-epochs",
-    "figure4": "accuracy under attack and training loss after each epoch",
-}
 _MARKERS = "os^Dv<>p"
 _MOST_PANELS = 3  # of Figure 3, a seed each
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of one data set: what it shows, in words and numbers, and the matplotlib figure."""
-
-    stem: str
-    caption: str
-    data: pd.DataFrame
-    drawn: Any
 
 
 def write_all_figures(results: Sequence[Result], folder: str | Path) -> list[Path]:
@@ -66,12 +59,12 @@ def write_all_figures(results: Sequence[Result], folder: str | Path) -> list[Pat
             if isinstance(figure, str):
                 left_out.append({"figure": kind, "dataset": name, "reason": figure})
                 continue
-            paths += _save(figure, folder)
+            paths += save(figure, folder)
             listed.append({"figure": kind, "dataset": name, "stem": figure.stem, "caption": figure.caption})
     listed.sort(key=lambda each: each["figure"])
     left_out.sort(key=lambda each: each["figure"])
     write_json(folder / "figures.json", {"figures": listed, "left_out": left_out})
-    write_text(folder / "figures.md", _markdown(listed, left_out))
+    write_text(folder / "figures.md", listing(listed, left_out))
     return [*paths, folder / "figures.json", folder / "figures.md"]
 
 
@@ -179,7 +172,7 @@ def _level_records(name: str, level: float | None, cells: Sequence[Result], atta
 
 def _draw_levels(data: pd.DataFrame, attacks: Sequence[str]) -> Any:
     kinds = [kind for kind in KINDS if ((data["kind"] == kind) & (data["attack"] != "clean")).any()]
-    plt = _pyplot()
+    plt = pyplot()
     drawn, axes = plt.subplots(1, len(kinds) + 1, figsize=(4.4 * (len(kinds) + 1), 4.2), constrained_layout=True)
     panels = [(kind, list(attacks), f"accuracy under attack (%), {kind}") for kind in kinds]
     panels.append(("raw", ["clean"], "accuracy before the attack (%)"))
@@ -229,13 +222,14 @@ def figure3(results: Sequence[Result], dataset: str) -> Figure | str:
     frames, told = [], []
     handles: dict[str, Any] = {}
     shown = cells[:_MOST_PANELS]
-    plt = _pyplot()
+    plt = pyplot()
     drawn, axes = plt.subplots(
         len(shown), 1, figsize=(9, 1 + 2.8 * len(shown)), constrained_layout=True, squeeze=False, sharex=True
     )
     for cell in cells:
         rows = pd.DataFrame(cell["accordance"])
-        rows["eval_loss"] = rows["eval_loss"].astype(float)
+        names = [name for name in ("accordance", "snapshot", "train_loss", "eval_loss") if name in rows]
+        rows[names] = rows[names].astype(float)  # what is undefined is null in the file
         decision = cell["flood_level"]
         turn = decision["sub_epoch"] if decision else None
         frames.append(rows.assign(seed=cell["seed"], turn=[number == turn for number in rows["sub_epoch"]]))
@@ -271,11 +265,11 @@ def _turn_line(cell: Result, lowest: int | None) -> str:
 def figure4(results: Sequence[Result], dataset: str) -> Figure | str:
     """Draws Aua% and training loss after each epoch, a curve a method, or tells why there is nothing to draw."""
     rows = [*main_rows(results, dataset), *further_rows(results, dataset)]
-    chosen = {row.name: [cell for cell in row.cells if cell["by_epoch"]] for row in rows}
+    chosen = {row.name: [cell for cell in row.cells if epoch_records(cell)] for row in rows}
     chosen = {name: cells for name, cells in chosen.items() if cells}
     if not chosen:
         return "no run was attacked after each epoch"
-    plt = _pyplot()
+    plt = pyplot()
     drawn, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), constrained_layout=True)
     records = []
     for (name, cells), colour, marker in zip(chosen.items(), colours_of(len(chosen)), itertools.cycle(_MARKERS)):
@@ -302,13 +296,14 @@ def figure4(results: Sequence[Result], dataset: str) -> Figure | str:
         *left.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=min(5, len(chosen))
     )
     cells = [cell for of_row in chosen.values() for cell in of_row]
-    attacks = sorted({label(ATTACKS, row["attack"]) for cell in cells for row in cell["by_epoch"]})
-    counts = sorted({row["num_examples"] for cell in cells for row in cell["by_epoch"]})
+    attacks = sorted({label(ATTACKS, row["attack"]) for cell in cells for row in epoch_records(cell)})
+    counts = sorted({row["num_examples"] for cell in cells for row in epoch_records(cell)})
+    attack = f"{' and '.join(attacks)}{f' {told}' if (told := resources(cells)) else ''}"
     caption = (
-        f"Figure 4, {label(DATASETS, dataset)}: accuracy under {' and '.join(attacks)} "
-        f"and training loss after each epoch, {_either(counts)} examples attacked each time. Curves: mean over the "
+        f"Figure 4, {label(DATASETS, dataset)}: accuracy under attack and training loss after each "
+        f"epoch; {attack}, {_either(counts)} evaluation examples attacked each time. Curves: mean over the "
         "seeds; bands: one standard deviation over the seeds, of a single seed the 95% interval of the share. "
-        f"{conditions(cells)}"
+        f"{conditions(cells, attacked=False)}"
     )
     return _figure("figure4", dataset, caption, pd.concat(records, ignore_index=True), drawn)
 
@@ -322,7 +317,7 @@ def epoch_curve(cells: Sequence[Result]) -> pd.DataFrame:
     """
     records = []
     for epoch in sorted({row["epoch"] for cell in cells for row in cell["epochs"]}):
-        attacked = [row for cell in cells for row in cell["by_epoch"] if row["epoch"] == epoch]
+        attacked = [row for cell in cells for row in epoch_records(cell) if row["epoch"] == epoch]
         losses = [row["train_loss"] for cell in cells for row in cell["epochs"] if row["epoch"] == epoch]
         mean, spread = mean_and_sd(row["accuracy_under_attack"] for row in attacked)
         low, high = None, None
@@ -349,45 +344,6 @@ def _figure(kind: str, dataset: str, caption: str, data: pd.DataFrame, drawn: An
     return Figure(f"{kind}-{dataset}", caption, data, drawn)
 
 
-def _save(figure: Figure, folder: Path) -> list[Path]:
-    """Writes a figure with its caption beneath; the same results give the same bytes."""
-    plt = _pyplot()
-    width, height = figure.drawn.get_size_inches()
-    lines = textwrap.wrap(figure.caption, int(16.5 * width), break_on_hyphens=False)
-    below = 0.2 + 0.131 * len(lines)  # inches, of 8-point lines
-    above = 0.1 + max(
-        (legend.get_window_extent().height / figure.drawn.dpi for legend in figure.drawn.legends), default=0
-    )
-    whole = height + below
-    figure.drawn.set_size_inches(width, whole)
-    figure.drawn.get_layout_engine().set(rect=(0, (below + above) / whole, 1, 1 - (below + above) / whole))
-    for legend in figure.drawn.legends:  # the layout would put it at the figure's edge, onto the caption
-        legend.set_in_layout(False)
-        legend.set_loc("lower center")
-        legend.set_bbox_to_anchor((0, below / whole, 1, 1), figure.drawn.transFigure)
-    text = "\n".join(lines)
-    figure.drawn.text(0.1 / width, 0.08 / whole, text, fontsize=8, color="0.3", va="bottom", parse_math=False)
-    dates: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-    paths = [folder / f"{figure.stem}.{suffix}" for suffix in (*FORMATS, "csv")]
-    with plt.rc_context({"svg.hashsalt": figure.stem}):
-        for path in paths[:-1]:
-            with replacing(path) as temporary:
-                figure.drawn.savefig(temporary, dpi=120, metadata=dates[path.suffix[1:]])
-    plt.close(figure.drawn)
-    with replacing(paths[-1]) as temporary:
-        figure.data.to_csv(temporary, index=False)
-    return paths
-
-
-def _markdown(listed: Iterable[dict], left_out: Iterable[dict]) -> str:
-    parts = [f"![{NAMES[each['figure']]}]({each['stem']}.svg)\n\n{each['caption']}" for each in listed]
-    parts += [
-        f"{each['figure'].capitalize()}, {label(DATASETS, each['dataset'])}: left out, {each['reason']}."
-        for each in left_out
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
 def _quiet(axes: Any) -> None:
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
@@ -395,12 +351,3 @@ def _quiet(axes: Any) -> None:
 
 def _either(values: Sequence[int]) -> str:
     return " or ".join(f"{value:,}" for value in values)
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")  # no screen needed
-    import matplotlib.pyplot as plt
-
-    return plt

@@ -151,7 +151,7 @@ def html_page(tables: Sequence[Table], stem: str) -> str:
         styler = styler.format_index(escape="html", axis=0).format_index(escape="html", axis=1)
         styler = styler.apply(_marking(table, "font-weight: bold"), axis=None)
         styler = styler.set_uuid(f"{stem}-{number}").set_caption(html.escape(table.caption))
-        parts.append(f"<h2>{html.escape(table.title)}</h2>\n{styler.to_html(sparse_index=False)}")
+        parts.append(f"<h2>{html.escape(table.title)}</h2>\n<div>{styler.to_html(sparse_index=False)}</div>")
     body = "\n".join(parts)
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{_HEAD.format(stem)}</head>\n<body>\n{body}\n</body>\n</html>\n'
 
@@ -176,6 +176,7 @@ _HEAD = """<meta charset="utf-8">
 <title>{}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em; color-scheme: light dark; }}
+div {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; max-width: 60em; padding-bottom: .7em; }}
 th, td {{ padding: .2em .7em; text-align: right; white-space: nowrap; }}

@@ -53,6 +53,13 @@ def summary_of(result: Result, attack: str, kind: str = "raw") -> dict | None:
     return (result["attacks"].get(attack) or {}).get(kind)
 
 
+def epoch_records(result: Result) -> list[dict]:
+    """Returns the records of a cell that was attacked after each epoch, of its first attack in the tables' order."""
+    records = result["by_epoch"] or []
+    first = ordered(ATTACKS, (record["attack"] for record in records))[:1]
+    return [record for record in records if record["attack"] in first]
+
+
 def clean_accuracy(result: Result) -> float:
     """Returns the accuracy on the whole evaluation set, as the attacks measured it; else that of the last epoch."""
     for attack in attacks_of([result]):
