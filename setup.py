@@ -47,7 +47,11 @@ setup(
         "ckpt_convert",
     ],
     package_dir={"mindspore_floodx.configs": "configs"},  # the settings at the top level travel inside the package
-    package_data={"mindspore_floodx": ["nltk_data/*/*/*", "nltk_data/*/*"], "mindspore_floodx.configs": ["*/*.yaml"]},
+    package_data={
+        "mindspore_floodx": ["nltk_data/*/*/*", "nltk_data/*/*"],
+        "mindspore_floodx.configs": ["*/*.yaml"],
+        "mindspore_floodx.reproduce": ["published.csv"],
+    },
     install_requires=[
         "mindspore>=2.7,<2.11",
         "numpy>=1.26,<2",  # MindSpore's metadata allows NumPy 2, its kernels do not
@@ -66,6 +70,7 @@ setup(
         "tqdm",
         "tabulate",
         "matplotlib>=3.8",
+        "jinja2>=3.1",  # pandas writes tables as LaTeX and HTML with it
         "tensorboard>=2.15",
         "setuptools",  # tensorboard imports it
     ],
