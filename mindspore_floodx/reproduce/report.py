@@ -18,10 +18,21 @@ from ..files import write_text
 from .labels import ATTACKS, DATASETS, label
 from .report_rows import FIGURES, MAIN, attack_rows, encoders_of, experiment_name, resources_of
 from .report_samples import COLUMNS, Samples
-from .report_tables import only_table
+from .report_tables import read_tables
 from .results import Result, read_examples, read_results
 from .rows import attacks_of, clean_accuracy, datasets_of, flood_level, summary_of
 
+TABLE_TITLES = {
+    "table1": "Table 1. The data",
+    "table2": "Table 2. Accuracy, and accuracy under attack",
+    "table2b": "Table 2b. Accuracy under attack before and after temperature calibration",
+    "table2c": "Table 2c. Paired differences to fine-tuning on the same attacked examples",
+    "table2-further": "Further experiments: accuracy under attack",
+    "table2b-further": "Further experiments: calibration",
+    "table2c-further": "Further experiments: paired differences",
+    "table3": "Table 3. Time of an epoch",
+    "table3b": "Table 3b. Time of an epoch in the training runs",
+}
 FIGURE_TITLES = {
     "figure1": "Figure 1. Loss under Gaussian noise on the word embeddings",
     "figure2": "Figure 2. Aua% against the flood level",
@@ -58,9 +69,9 @@ def write_report(output: str | Path) -> Path:
     claims = _claims(output)
     parts = [
         ("results", "Results", True),
-        ("tables", "Tables", tables),
         ("claims", "Claims", claims),
         ("figures", "Figures", figures),
+        ("tables", "Statistics", tables),
         ("sentences", "Sentences", sets),
         ("runs", "How it was run", True),
     ]
@@ -194,7 +205,14 @@ def _failed(output: Path) -> Iterator[dict[str, str]]:
 
 def _tables(output: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(output.glob("tables/*.html")):
-        yield {"name": path.stem.replace("table", "Table "), "content": only_table(_read(path))}
+        if tables := read_tables(_read(path)):
+            data = path.with_suffix(".csv")
+            yield {
+                "id": path.stem,
+                "name": TABLE_TITLES.get(path.stem, path.stem),
+                "tables": tables,
+                "data": _data_uri(data, "text/csv") if data.exists() else "",
+            }
 
 
 def _figures(output: Path, results: Sequence[Result]) -> Iterator[dict[str, Any]]:

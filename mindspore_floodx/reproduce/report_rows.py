@@ -105,7 +105,7 @@ def _attack_row(part: str, row: Row, attack: str, order: int) -> AttackRow:
     return AttackRow(
         part=part,
         dataset=label(DATASETS, row.dataset),
-        data_note=f"{count} training examples{', part of the data' if partial else ''}",
+        data_note=f"{count} examples{', partial' if partial else ''}",
         method=row.name,
         method_note=", ".join([*encoders_of(cells), *([f"b = {levels}"] if levels else [])]),
         order=order,

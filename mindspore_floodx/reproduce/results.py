@@ -27,7 +27,9 @@ def read_results(folder: str | Path) -> list[Result]:
     if not paths:
         raise UserError(f"{folder} has no finished cell (cells/*/result.json); run the grid first")
     results = [_read_result(path) for path in paths]
-    places = [ordered(names, (each[key] for each in results)) for names, key in ((DATASETS, "dataset"), (METHODS, "method"))]
+    places = [
+        ordered(names, (each[key] for each in results)) for names, key in ((DATASETS, "dataset"), (METHODS, "method"))
+    ]
 
     def place(result: Result) -> tuple:
         dataset, method = places[0].index(result["dataset"]), places[1].index(result["method"])
@@ -73,7 +75,9 @@ def read_examples(folder: str | Path, cell_id: str, attack: str, kind: str = "ra
                 "the grid again"
             ) from None
         if id in records:
-            raise UserError(f"{path}, line {number} has example {id} for a second time; remove {path.parent}, run again")
+            raise UserError(
+                f"{path}, line {number} has example {id} for a second time; remove {path.parent}, run again"
+            )
         records[id] = record
     return [records[id] for id in sorted(records)]
 
@@ -89,7 +93,9 @@ def read_timing(folder: str | Path) -> dict[str, dict[str, Any]]:
         content = _json(path)
         rows = content.get("rows") if isinstance(content, dict) else None
         if not rows or not all({"method", "seconds_per_epoch", "ratio"} <= set(row) for row in rows):
-            raise UserError(f"{path} is no result of the timing: it lacks rows with method, seconds_per_epoch and ratio")
+            raise UserError(
+                f"{path} is no result of the timing: it lacks rows with method, seconds_per_epoch and ratio"
+            )
         found[path.stem] = content
     return {name: found[name] for name in ordered(DATASETS, found)}
 
@@ -97,7 +103,9 @@ def read_timing(folder: str | Path) -> dict[str, dict[str, Any]]:
 def _read_result(path: Path) -> Result:
     content = _json(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no result of a cell: it is no JSON object; remove its folder and run the grid again")
+        raise UserError(
+            f"{path} is no result of a cell: it is no JSON object; remove its folder and run the grid again"
+        )
     if missing := [name for name in _NEEDED if content.get(name) is None]:
         raise UserError(
             f"{path} is no result of a cell: it lacks {', '.join(missing)}; remove its folder and run the grid again"

@@ -11,7 +11,6 @@ from .labels import ATTACKS, BASELINE, DATASETS, METHODS, label, ordered
 from .results import Result, swept_level
 
 
-
 @dataclass(frozen=True)
 class Row:
     """Cells that differ in their seed alone.
@@ -157,5 +156,3 @@ def _best(cells: Sequence[Result]) -> list[Result]:
 def _row(name: str, cells: Iterable[Result]) -> Row:
     cells = tuple(sorted(cells, key=lambda cell: cell["seed"]))
     return Row(cells[0]["dataset"], cells[0]["method"], name, cells, cells[0]["tag"])
-
-

@@ -69,10 +69,7 @@ def paired_difference(pairs: Sequence[Pair], confidence: float = CONFIDENCE) -> 
     Returns:
         the difference; None if no example was attacked in both runs of any pair.
     """
-    differences = [
-        {id: int(method[id]) - int(other[id]) for id in method.keys() & other.keys()} for method, other in pairs
-    ]
-    differences = [each for each in differences if each]
+    differences = _differences(pairs)
     if not differences:
         return None
     sums, counts = _by_example(differences)
@@ -121,10 +118,13 @@ def interval(draws: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, 
 
 def difference_draws(pairs: Sequence[Pair]) -> np.ndarray | None:
     """Returns bootstrap draws of the difference of `paired_difference`, [RESAMPLES]; None where that gives None."""
-    differences = [{id: int(a[id]) - int(b[id]) for id in a.keys() & b.keys()} for a, b in pairs]
-    if not any(differences):
-        return None
-    return bootstrap_means(*_by_example(differences))
+    differences = _differences(pairs)
+    return bootstrap_means(*_by_example(differences)) if differences else None
+
+
+def _differences(pairs: Sequence[Pair]) -> list[dict[int, int]]:
+    found = [{id: int(method[id]) - int(other[id]) for id in method.keys() & other.keys()} for method, other in pairs]
+    return [each for each in found if each]
 
 
 def _by_example(differences: Sequence[Mapping[int, int]]) -> tuple[np.ndarray, np.ndarray]:

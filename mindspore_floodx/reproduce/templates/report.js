@@ -23,6 +23,13 @@ theme.addEventListener("click", () => {
 prefersDark.addEventListener("change", nameTheme);
 nameTheme();
 
+// On paper all tables are open.
+const tables = all("details.tables");
+addEventListener("beforeprint", () => {
+  for (const each of tables) { each.dataset.open = each.open; each.open = true; }
+});
+addEventListener("afterprint", () => { for (const each of tables) each.open = each.dataset.open === "true"; });
+
 // ---- the table of results: sorting and filtering ----
 
 const table = find("#main");
