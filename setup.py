@@ -14,6 +14,7 @@ COMMANDS = (
     "sweep",
     "smoothness",
     "timing",
+    "reproduce",
     "demo",
     "convert",
 )
@@ -42,6 +43,7 @@ setup(
         "mindspore_floodx.cli",
         "mindspore_floodx.configs",
         "mindspore_floodx.defences",
+        "mindspore_floodx.reproduce",
         "ckpt_convert",
     ],
     package_dir={"mindspore_floodx.configs": "configs"},  # the settings at the top level travel inside the package

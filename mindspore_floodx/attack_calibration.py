@@ -28,6 +28,7 @@ from .splits import split_from_rows
 MIN_HELD_OUT, MAX_HELD_OUT = 200, 1000  # examples that a temperature is fitted on
 LOWEST, HIGHEST = 1e-3, 1e3  # of a temperature; at a limit there is no best one
 BINS = 15  # of the expected calibration error
+NO_TEMPERATURE = "for which no temperature is best"  # in the error of a model that cannot be calibrated
 
 
 class Calibrated:
@@ -188,8 +189,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     right = int((logits.argmax(axis=1) == labels).sum())
     if right == len(labels) or temperature < 2 * LOWEST or temperature > HIGHEST / 2:
         raise UserError(
-            f"the model classifies {right} of the {len(labels)} held-out examples correctly, for which no temperature "
-            f"is best; calibrate on harder or more text with --calibration-file FILE, or leave --calibrate out"
+            f"the model classifies {right} of the {len(labels)} held-out examples correctly, {NO_TEMPERATURE}; "
+            f"calibrate on harder or more text with --calibration-file FILE, or leave --calibrate out"
         )
     return temperature
 

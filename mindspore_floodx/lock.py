@@ -15,12 +15,17 @@ from .errors import UserError
 FILE, OWNER = ".lock", ".lock-owner"
 
 
+class Locked(UserError):
+    """Another process holds the lock."""
+
+
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
     """Holds the lock of `folder`, which is made if need be; the system frees it when this process ends.
 
     Raises:
-        UserError: another process holds it (its number and machine are named), or the folder cannot be written to.
+        Locked: another process holds it (its number and machine are named).
+        UserError: the folder cannot be written to.
     """
     folder = Path(folder)
     try:
@@ -28,7 +33,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         lock = filelock.FileLock(folder / FILE)
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        raise UserError(
+        raise Locked(
             f"{_owner(folder)} is writing to {folder}; wait until it has finished, or choose another --output-dir"
         ) from None
     except OSError as error:

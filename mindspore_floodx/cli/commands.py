@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Sequence
 
 from ..errors import run_command
 
 
 def _run(module: str) -> None:
     run_command(importlib.import_module(module).main)
+
+
+def command_line(name: str, options: Sequence[str] = ()) -> list[str]:
+    """Returns what starts one of these commands as a process of its own, with this interpreter."""
+    return [sys.executable, "-c", f"from mindspore_floodx.cli.commands import {name}; {name}()", *options]
 
 
 def train() -> None:
@@ -45,6 +52,10 @@ def timing() -> None:
 
 def standin_mlm() -> None:
     _run("mindspore_floodx.cli.standin_mlm")
+
+
+def reproduce() -> None:
+    _run("mindspore_floodx.cli.reproduce")
 
 
 def demo() -> None:

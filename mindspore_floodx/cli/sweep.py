@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ..files import replacing
 from ..plots import plot_sweep
 from ..runs import is_finished
 from ..settings import resolve
+from .commands import command_line
 from .options import refuse_unknown
 from .train import build_parser
 
@@ -108,9 +108,8 @@ def summarise(folder: Path) -> pd.DataFrame:
 
 def _train(options: list[str], level: float, run: Path) -> None:
     """Trains in a process of its own, so that the memory of one level is free before the next."""
-    code = "from mindspore_floodx.cli.commands import train; train()"
-    command = [sys.executable, "-c", code, *options, "--method", "flooding", "--flood-level", str(level)]
-    done = subprocess.run([*command, "--output-dir", str(run)], check=False)  # noqa: S603  our own command
+    chosen = ["--method", "flooding", "--flood-level", str(level), "--output-dir", str(run)]
+    done = subprocess.run(command_line("train", [*options, *chosen]), check=False)  # noqa: S603  our own command
     if done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode:
