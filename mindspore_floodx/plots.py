@@ -60,21 +60,8 @@ def plot_accordance(run: str | Path) -> Path:
         1, 2, figsize=(12, 4.5), constrained_layout=True, gridspec_kw={"width_ratios": [2.2, 1]}
     )
     measured = "snapshot" if settings["accordance"] == "snapshot" else "online"
-    left.plot(epochs, rows["accordance"], "o-", markersize=3, color="C0", label=f"accordance, {measured}")
-    if settings["accordance"] == "both":
-        left.plot(epochs, rows["snapshot"], "s--", markersize=3, color="C4", label="accordance, snapshot")
-    left.axhline(0, color="0.8", linewidth=0.8)
-    left.set(xlabel="epoch", ylabel="gradient accordance between classes (eq. 13)", ylim=(-1.02, None))
-    losses = left.twinx()
-    losses.plot(epochs, rows["train_loss"], color="C2", linewidth=1, label="training loss")
-    known = rows["eval_loss"].notna()
-    losses.plot(epochs[known], rows["eval_loss"][known], "o-", markersize=3, color="C1", label="evaluation loss")
-    losses.set(ylabel="cross-entropy", ylim=(0, 1.08 * rows[["train_loss", "eval_loss"]].max().max()))
-    if (decision := flood_decision(run)) and decision["sub_epoch"] is not None:
-        word = "turn" if decision["fired"] else "no turn; steepest rise"
-        at = epochs[min(decision["sub_epoch"], len(epochs)) - 1]
-        left.axvline(at, color="C3", linestyle=":", label=f"{word}: b = {decision['level']:.3f}")
-    handles = [*left.get_legend_handles_labels()[0], *losses.get_legend_handles_labels()[0]]
+    handles = draw_accordance(left, epochs, rows, flood_decision(run), settings["accordance"])
+    left.set(xlabel="epoch")
     figure.legend(handles=handles, frameon=False, loc="outside lower center", ncols=len(handles))
     defined = classes[(classes["measured"] == measured) & classes["accordance"].notna()]
     if len(defined):
@@ -87,6 +74,35 @@ def plot_accordance(run: str | Path) -> Path:
         right.set(title=f"between classes, sub-epoch {number}")
     figure.suptitle(_title(settings))
     return _save(figure, run / "plots" / "accordance.png")
+
+
+def draw_accordance(
+    axes: Any, x: pd.Series, rows: pd.DataFrame, decision: dict[str, Any] | None, setting: str
+) -> list[Any]:
+    """Draws accordance against `x`, losses on a second axis and the turn as a line; returns what a legend names.
+
+    Args:
+        x: where each of the `rows` stands.
+        rows: columns accordance, train_loss and eval_loss, a row a sub-epoch; for `both` also snapshot.
+        decision: sub_epoch, fired and level of the turn; None if none was looked for.
+        setting: `accordance` of the run: how it was measured.
+    """
+    measured = "snapshot" if setting == "snapshot" else "online"
+    axes.plot(x, rows["accordance"], "o-", markersize=3, color="C0", label=f"accordance, {measured}")
+    if setting == "both":
+        axes.plot(x, rows["snapshot"], "s--", markersize=3, color="C4", label="accordance, snapshot")
+    axes.axhline(0, color="0.8", linewidth=0.8)
+    axes.set(ylabel="gradient accordance between classes (eq. 13)", ylim=(-1.02, None))
+    losses = axes.twinx()
+    losses.plot(x, rows["train_loss"], color="C2", linewidth=1, label="training loss")
+    known = rows["eval_loss"].notna()
+    losses.plot(x[known], rows["eval_loss"][known], "o-", markersize=3, color="C1", label="evaluation loss")
+    losses.set(ylabel="cross-entropy", ylim=(0, 1.08 * rows[["train_loss", "eval_loss"]].max().max()))
+    if decision and decision["sub_epoch"] is not None:
+        word = "turn" if decision["fired"] else "no turn; steepest rise"
+        at = x.iloc[min(decision["sub_epoch"], len(x)) - 1]
+        axes.axvline(at, color="C3", linestyle=":", label=f"{word}: b = {decision['level']:.3f}")
+    return [*axes.get_legend_handles_labels()[0], *losses.get_legend_handles_labels()[0]]
 
 
 def plot_batch_matrix(matrix: np.ndarray, target: Path, title: str) -> Path:
@@ -120,33 +136,50 @@ def plot_smoothness(table: pd.DataFrame, targets: Sequence[Path], title: str) ->
             deviation of them to either side.
         targets: the files to write; their suffixes are the formats.
     """
+    curves = {}
+    for name in dict.fromkeys(table["run"]):
+        draws = table[table["run"] == name].groupby("deviation")[["loss", "accuracy"]]
+        curves[name] = draws.mean().add_suffix("_mean").join(draws.std().add_suffix("_std"))
+    figure = draw_noise_curves(curves)
+    figure.suptitle(title)
+    for target in targets:
+        with replacing(target) as temporary:
+            figure.savefig(temporary, dpi=120)
+    _pyplot().close(figure)
+
+
+def draw_noise_curves(curves: dict[str, pd.DataFrame]) -> Any:
+    """Returns a figure of loss and accuracy against the noise's standard deviation, with bands.
+
+    Args:
+        curves: for each name a frame indexed by the noise's standard deviation, with loss_mean, loss_std,
+            accuracy_mean (a fraction) and accuracy_std; the band is one _std to either side.
+    """
     plt = _pyplot()
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), constrained_layout=True)
-    names = list(dict.fromkeys(table["run"]))
-    colours = [f"C{index}" for index in range(len(names))]
-    if len(names) > 10:  # more than the default cycle has
-        colours = list(plt.colormaps["turbo"](np.linspace(0.05, 0.95, len(names))))
-    for name, colour, marker in zip(names, colours, itertools.cycle("os^Dv<>p")):
-        draws = table[table["run"] == name].groupby("deviation")[["loss", "accuracy"]]
-        mean, spread = draws.mean(), draws.std()
+    colours = colours_of(len(curves))
+    for (_, curve), colour, marker in zip(curves.items(), colours, itertools.cycle("os^Dv<>p")):
         for axes, column, scale in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
-            middle, width = scale * mean[column], scale * spread[column]
-            axes.plot(mean.index, middle, marker=marker, markersize=4, color=colour)
-            axes.fill_between(mean.index, middle - width, middle + width, color=colour, alpha=0.2, linewidth=0)
+            middle, width = scale * curve[f"{column}_mean"], scale * curve[f"{column}_std"]
+            axes.plot(curve.index, middle, marker=marker, markersize=4, color=colour)
+            axes.fill_between(curve.index, middle - width, middle + width, color=colour, alpha=0.2, linewidth=0)
     left, right = panels
     for axes, label in ((left, "mean cross-entropy, evaluation set"), (right, "accuracy, evaluation set (%)")):
         axes.set(xlabel="standard deviation of the noise on the word embeddings", ylabel=label)
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
     left.set_ylim(0, 1.05 * left.dataLim.ymax)
-    labels = [name.replace("$", r"\$") for name in names]  # no formula is meant
+    labels = [name.replace("$", r"\$") for name in curves]  # no formula is meant
     columns = max(1, 120 // (max(map(len, labels)) + 6))
     figure.legend(left.get_lines(), labels, frameon=False, loc="outside lower center", ncols=min(columns, len(labels)))
-    figure.suptitle(title)
-    for target in targets:
-        with replacing(target) as temporary:
-            figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    return figure
+
+
+def colours_of(count: int) -> list[Any]:
+    """Returns so many colours that can be told apart."""
+    if count <= 10:
+        return [f"C{index}" for index in range(count)]
+    return list(_pyplot().colormaps["turbo"](np.linspace(0.05, 0.95, count)))  # more than the default cycle has
 
 
 def plot_timing(rows: Sequence[tuple[str, float, float]], targets: Sequence[Path], title: str) -> None:

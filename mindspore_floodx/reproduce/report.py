@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from ..errors import UserError
 from ..files import write_text
+from .figures import NAMES as FIGURE_NAMES
 from .labels import ATTACKS, DATASETS, label
 from .report_rows import FIGURES, MAIN, attack_rows, encoders_of, experiment_name, resources_of
 from .report_samples import COLUMNS, Samples
@@ -27,20 +28,14 @@ TABLE_TITLES = {
     "table2": "Table 2. Accuracy, and accuracy under attack",
     "table2b": "Table 2b. Accuracy under attack before and after temperature calibration",
     "table2c": "Table 2c. Paired differences to fine-tuning on the same attacked examples",
+    "table3": "Table 3. Time of an epoch",
+    "table3b": "Table 3b. Time of an epoch in the training runs",
     "table2-further": "Further experiments: accuracy under attack",
     "table2b-further": "Further experiments: calibration",
     "table2c-further": "Further experiments: paired differences",
-    "table3": "Table 3. Time of an epoch",
-    "table3b": "Table 3b. Time of an epoch in the training runs",
 }
-FIGURE_TITLES = {
-    "figure1": "Figure 1. Loss under Gaussian noise on the word embeddings",
-    "figure2": "Figure 2. Aua% against the flood level",
-    "figure3": "Figure 3. Gradient accordance against the evaluation loss",
-    "figure4": "Figure 4. Aua% and training loss by epoch",
-}
-_ATTACKED_FIGURES = ("figure2", "figure4")
 _KINDS = ("raw", "calibrated")
+_VERDICTS = {"supported": "supported", "not supported": "unsupported", "not tested": "untested"}  # and their looks
 _SVG, _PNG = "image/svg+xml", "image/png"
 
 
@@ -65,7 +60,7 @@ def write_report(output: str | Path) -> Path:
     failed = list(_failed(output))
     rows = attack_rows(results)
     texts = samples.add_texts()
-    tables, figures = list(_tables(output)), list(_figures(output, results))
+    tables, figures = list(_tables(output)), list(_figures(output))
     claims = _claims(output)
     parts = [
         ("results", "Results", True),
@@ -97,6 +92,7 @@ def write_report(output: str | Path) -> Path:
         rows=rows,
         tables=tables,
         claims=claims,
+        ours=", ".join([*encoders_of(results), *_resources(results)]),
         figures=figures,
         sets=sets,
         facts=list(_facts(results)),
@@ -113,9 +109,9 @@ _COLUMNS = [
     {"title": "Method", "sortable": True},
     {"title": "Data set", "sortable": True},
     {"title": "Attack", "sortable": True},
+    {"title": "Seeds, to open", "sortable": True},
     *({"title": heading, "number": True, "sortable": True} for heading, *_ in FIGURES),
     {"title": "Examples", "number": True, "sortable": True},
-    {"title": "Seeds, to open", "sortable": True},
 ]
 
 
@@ -204,7 +200,8 @@ def _failed(output: Path) -> Iterator[dict[str, str]]:
 
 
 def _tables(output: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(output.glob("tables/*.html")):
+    order = {name: place for place, name in enumerate(TABLE_TITLES)}
+    for path in sorted(output.glob("tables/*.html"), key=lambda path: (order.get(path.stem, len(order)), path.stem)):
         if tables := read_tables(_read(path)):
             data = path.with_suffix(".csv")
             yield {
@@ -215,26 +212,45 @@ def _tables(output: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def _figures(output: Path, results: Sequence[Result]) -> Iterator[dict[str, Any]]:
+def _figures(output: Path) -> Iterator[dict[str, str]]:
+    """Yields the figures that figures.json lists, and those that were left out, with the reason."""
     folder = output / "figures"
-    for name in sorted({path.stem for path in folder.glob("*") if path.suffix in (".svg", ".png")}):
-        svg, csv = folder / f"{name}.svg", folder / f"{name}.csv"
-        source = _data_uri(svg, _SVG) if svg.exists() else _data_uri(folder / f"{name}.png", _PNG)
-        number, _, dataset = name.partition("-")
-        caption = [FIGURE_TITLES.get(number, number)]
-        if dataset:
-            caption.append(label(DATASETS, dataset))
-        if number in _ATTACKED_FIGURES:
-            caption += _resources([result for result in results if dataset in ("", result["dataset"])])
-        data = _data_uri(csv, "text/csv") if csv.exists() else ""
-        yield {"name": name, "source": source, "caption": ", ".join(caption) + ".", "data": data}
+    path = folder / "figures.json"
+    content = _read_json(path) if path.exists() else {}
+    try:
+        for figure in content.get("figures", []):
+            svg, csv = (folder / f"{figure['stem']}.{suffix}" for suffix in ("svg", "csv"))
+            yield {
+                "title": _figure_title(figure),
+                "name": figure["stem"],
+                "caption": figure["caption"],
+                "source": _data_uri(svg, _SVG) if svg.exists() else _data_uri(svg.with_suffix(".png"), _PNG),
+                "data": _data_uri(csv, "text/csv") if csv.exists() else "",
+            }
+        for figure in content.get("left_out", []):
+            yield {"title": _figure_title(figure), "left_out": figure["reason"]}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no list of figures ({error!r}); make the figures again") from None
 
 
-def _claims(output: Path) -> list[dict[str, Any]]:
+def _figure_title(figure: dict[str, str]) -> str:
+    number = figure["figure"].removeprefix("figure")
+    return f"Figure {number}, {label(DATASETS, figure['dataset'])}: {FIGURE_NAMES[figure['figure']]}"
+
+
+def _claims(output: Path) -> dict[str, Any]:
+    """Returns what claims.json holds: the claims, and published figures beside ours; nothing without it."""
     path = output / "claims.json"
     if not path.exists():
-        return []
-    return []
+        return {}
+    content = _read_json(path)
+    try:
+        return {
+            "claims": [dict(claim) | {"kind": _VERDICTS.get(claim["verdict"], "untested")} for claim in content["claims"]],
+            "published": content.get("published", []),
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no list of claims ({error!r}); write the claims again") from None
 
 
 def _cell(result: Result) -> dict[str, Any]:

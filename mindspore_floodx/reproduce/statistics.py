@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from ..attack_metrics import FAILED
+from ..attack_metrics import FAILED, share_interval
 from .results import Result, read_examples
 
 CONFIDENCE = 0.95
@@ -116,10 +117,13 @@ def interval(draws: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, 
     return float(low), float(high)
 
 
-def difference_draws(pairs: Sequence[Pair]) -> np.ndarray | None:
-    """Returns bootstrap draws of the difference of `paired_difference`, [RESAMPLES]; None where that gives None."""
+def difference_draws(pairs: Sequence[Pair], seed: int) -> np.ndarray | None:
+    """Returns bootstrap draws of the difference of `paired_difference`, [RESAMPLES]; None where that gives None.
+
+    Draws of different data sets need different seeds, or they would rise and fall together.
+    """
     differences = _differences(pairs)
-    return bootstrap_means(*_by_example(differences)) if differences else None
+    return bootstrap_means(*_by_example(differences), seed=seed) if differences else None
 
 
 def _differences(pairs: Sequence[Pair]) -> list[dict[int, int]]:
@@ -135,6 +139,22 @@ def _by_example(differences: Sequence[Mapping[int, int]]) -> tuple[np.ndarray, n
             sums[id], counts[id] = sums.get(id, 0) + value, counts.get(id, 0) + 1
     ids = sorted(sums)  # so that the draws do not depend on the order of sets
     return np.array([sums[id] for id in ids], float), np.array([counts[id] for id in ids], float)
+
+
+def share_difference(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float, float]:
+    """Returns first - second of two shares of different examples, and Newcombe's 95% interval (1998, method 10).
+
+    Args:
+        first, second: part and whole, the whole at least 1.
+    """
+    shares, bounds = [], []
+    for part, whole in (first, second):
+        shares.append(part / whole)
+        bounds.append(share_interval(part, whole) or [0.0, 1.0])
+    (a, b), ((a_low, a_high), (b_low, b_high)) = shares, bounds
+    low = a - b - math.hypot(a - a_low, b_high - b)
+    high = a - b + math.hypot(a_high - a, b - b_low)
+    return a - b, low, high
 
 
 class Outcomes:

@@ -240,8 +240,8 @@ def table3b(results: Sequence[Result]) -> list[Table]:
     devices = sorted({f"{cell.get('device', 'unknown device')}, threads {cell.get('threads')}" for cell in cells})
     caption = (
         "Table 3b: median seconds of an epoch of the training runs themselves, evaluation and measurements included, "
-        "with their ratio to fine-tuning's with the same seed. Other work on the machine, and other machines, change these "
-        f"times; Table 3, where there is one, is measured for comparison. {_SEVERAL}. {'; '.join(devices)}. "
+        "with their ratio to fine-tuning's with the same seed. Other work on the machine, and other machines, change "
+        f"these times; Table 3, where there is one, is measured for comparison. {_SEVERAL}. {'; '.join(devices)}. "
         f"{conditions(cells, attacked=False)}"
     )
     return [

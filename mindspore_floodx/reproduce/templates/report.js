@@ -23,12 +23,14 @@ theme.addEventListener("click", () => {
 prefersDark.addEventListener("change", nameTheme);
 nameTheme();
 
-// On paper all tables are open.
-const tables = all("details.tables");
+// On paper what belongs there is open.
+const printed = all("[data-print]");
+let wereOpen = [];
 addEventListener("beforeprint", () => {
-  for (const each of tables) { each.dataset.open = each.open; each.open = true; }
+  wereOpen = printed.map((each) => each.open);
+  for (const each of printed) each.open = true;
 });
-addEventListener("afterprint", () => { for (const each of tables) each.open = each.dataset.open === "true"; });
+addEventListener("afterprint", () => printed.forEach((each, number) => { each.open = wereOpen[number]; }));
 
 // ---- the table of results: sorting and filtering ----
 
@@ -59,9 +61,8 @@ if (table) {
     const compare = (a, b) => {
       const [left, right] = [key(a), key(b)];
       if (left === "" || right === "") return (left === "") - (right === ""); // what is missing comes last
-      const order = left.localeCompare(right, "en", { numeric: false });
-      const numeric = Number(left) - Number(right);
-      return (ascending ? 1 : -1) * (Number.isNaN(numeric) ? order : numeric);
+      const order = Number(left) - Number(right);
+      return (ascending ? 1 : -1) * (Number.isNaN(order) ? left.localeCompare(right, "en") : order);
     };
     body.append(...rows.sort(compare));
   };
