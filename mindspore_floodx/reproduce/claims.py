@@ -28,7 +28,8 @@ class Part:
         figure: our figure, in words.
         reason: why the verdict is what it is.
         values: the numbers that decided, in the units of `figure`.
-        kind: `calibrated` for a part that shows whether a raw verdict outlasts calibration and decides nothing.
+        decides: whether it takes part in the claim's verdict; parts on calibrated logits only show whether a verdict
+            outlasts calibration, and those beside an average what it is made of.
     """
 
     what: str
@@ -36,7 +37,7 @@ class Part:
     figure: str = "-"
     reason: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
-    kind: str = "raw"
+    decides: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Evidence:
 
 
 def decide(id: str, claim: str, rule: str, test: str, parts: Sequence[Part], named: bool = False) -> Claim:
-    """Returns the claim with the verdict that its raw parts give together.
+    """Returns the claim with the verdict that its parts give together.
 
     One part that does not support it is enough for `not supported`. Without one, it is `supported` if every part is,
     where the claim names its data sets, and if any is, where it speaks of all: the reason then tells on which it was.
@@ -78,9 +79,9 @@ def decide(id: str, claim: str, rule: str, test: str, parts: Sequence[Part], nam
     Args:
         named: whether the parts are all the data sets that the claim names.
     """
-    raw = [part for part in parts if part.kind == "raw"]
+    deciding = [part for part in parts if part.decides]
     groups = {
-        verdict: [part.what for part in raw if part.verdict == verdict]
+        verdict: [part.what for part in deciding if part.verdict == verdict]
         for verdict in (NOT_SUPPORTED, SUPPORTED, NOT_TESTED)
     }
     reason = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in groups.items() if names)
@@ -90,13 +91,15 @@ def decide(id: str, claim: str, rule: str, test: str, parts: Sequence[Part], nam
         verdict = SUPPORTED
     else:
         verdict = NOT_TESTED
-        why = list(dict.fromkeys(f"{part.what}: {part.reason}" for part in raw if part.verdict == NOT_TESTED))
+        why = list(dict.fromkeys(f"{part.what}: {part.reason}" for part in deciding if part.verdict == NOT_TESTED))
         reason = "; ".join([f"supported: {', '.join(groups[SUPPORTED])}"] * bool(groups[SUPPORTED]) + why)
+    if len(deciding) == 1 and deciding[0].verdict != NOT_TESTED:
+        reason = f"{deciding[0].figure}; {deciding[0].reason}"
     return Claim(id, claim, rule, test, verdict, reason or "there are no runs", tuple(parts))
 
 
 def untested(dataset: str, reason: str, kind: str = "raw") -> Part:
-    return Part(part_name(dataset, kind), NOT_TESTED, reason=reason, kind=kind)
+    return Part(part_name(dataset, kind), NOT_TESTED, reason=reason, decides=kind == "raw")
 
 
 def part_name(dataset: str, kind: str = "raw") -> str:

@@ -21,8 +21,7 @@ def conditions(cells: Sequence[Result], attacked: bool = True) -> str:
     parts = [f"Encoder {_listed(models)}, {_span(epochs)} epochs"]
     for name in datasets_of(cells):
         of_name = [cell for cell in cells if cell["dataset"] == name]
-        told = _distinct(_data(cell) for cell in of_name)
-        parts.append(f"{label(DATASETS, name)}: {' or '.join(told)}")
+        parts.append(f"{label(DATASETS, name)}: {' or '.join(_distinct(_data(cell) for cell in of_name))}")
     if attacked and (told := attack_conditions(cells)):
         parts.append(told)
     parts.append(seeds_line(cells))

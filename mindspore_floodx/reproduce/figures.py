@@ -124,7 +124,8 @@ def figure2(results: Sequence[Result], dataset: str) -> Figure | str:
         return "no run of the sweep was attacked"
     rows = main_rows(results, dataset)
     base, found = find(rows, BASELINE), find(rows, FLOODINGX)
-    groups = [("flooding", level, [cell for cell in cells if swept_level(cell) == level]) for level in levels]
+    groups: list[tuple[str, float | None, list[Result]]] = []
+    groups += [("flooding", level, [cell for cell in cells if swept_level(cell) == level]) for level in levels]
     groups += [(row.name, None, list(row.cells)) for row in (base,) if row]
     groups += [
         (row.name, level, [cell]) for row in (found,) if row for cell in row.cells if (level := flood_level(cell))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .labels import ATTACKS, DATASETS, METHODS, label
+from .labels import ATTACKS, DATASETS, label
 from .results import Result
-from .rows import attacks_of, clean_accuracy, datasets_of, find, main_rows
-from .statistics import mean_and_sd
+from .rows import Row, attacks_of, clean_accuracy, datasets_of, find, main_rows
 
 SOURCES = {
     "robust-tickets-2022": (
@@ -19,13 +19,16 @@ SOURCES = {
         "TextAttack, 1,000 examples (SST-2: 872)"
     ),
     "robust-pruning-2023": "EMNLP 2023 (2023.emnlp-main.79): BERT-base, mean of 5 seeds",
-    "rmlm-2023": "RMLM, Findings of ACL 2023: BERT, OpenAttack, 1,000 test examples, no limit of queries or edits",
+    "rmlm-2023": (
+        "RMLM, Findings of ACL 2023: BERT, OpenAttack, 1,000 test examples, no limit of queries or edits, SST-2 in its "
+        "6,920-sentence version; some rows of the stored copy were re-aligned"
+    ),
 }
 _METHODS = {"Fine-tune": "finetune", "FreeLB": "freelb", "InfoBERT": "infobert", "Flooding-X": "floodingx"}
 
 
 def read_published() -> pd.DataFrame:
-    """Returns the package's table: dataset, method, attack, clean_pct, aua_pct, suc_pct, queries (NaN: not given), source."""
+    """Returns the package's table: dataset, method, attack, four figures in percent and queries (or NaN), source."""
     return pd.read_csv(Path(__file__).with_name("published.csv"))
 
 
@@ -36,29 +39,29 @@ def beside(results: Sequence[Result]) -> list[dict[str, Any]]:
         records with dataset, attack, method as their source writes them, clean_pct, aua_pct (None: not given), source,
         and ours_clean_pct, ours_aua_pct (means over seeds) and ours_seeds, None where there is no such run of ours.
     """
-    ours = {}
+    ours: dict[str, tuple[dict[str, str], list[Row]]] = {}
     for name in datasets_of(results):
         rows = main_rows(results, name)
-        attacks = attacks_of(cell for row in rows for cell in row.cells)
-        ours[label(DATASETS, name)] = ({label(ATTACKS, attack): attack for attack in attacks}, rows)
+        attacked = attacks_of(cell for row in rows for cell in row.cells)
+        ours[label(DATASETS, name)] = ({label(ATTACKS, attack): attack for attack in attacked}, rows)
     records = []
     for row in read_published().to_dict("records"):
         attacks, rows = ours.get(row["dataset"].split(" (")[0], ({}, []))
         attack = attacks.get(row["attack"].split(" (")[0])
         if attack is None:
             continue
-        found = find(rows, _METHODS.get(row["method"], "")) if row["method"] in _METHODS else None
-        aua = None if found is None else mean_and_sd(found.figures(attack, "accuracy_under_attack"))[0]
-        clean = None if found is None else mean_and_sd(clean_accuracy(cell) for cell in found.cells)[0]
+        found = find(rows, _METHODS[row["method"]]) if row["method"] in _METHODS else None
+        shares = [] if found is None else found.figures(attack, "accuracy_under_attack")
+        clean = [] if found is None or not shares else [clean_accuracy(cell) for cell in found.cells]
         records.append(
             {
                 **{name: row[name] for name in ("dataset", "attack", "method")},
                 "clean_pct": _known(row["clean_pct"]),
                 "aua_pct": _known(row["aua_pct"]),
                 "source": row["source"],
-                "ours_clean_pct": None if aua is None or clean is None else 100 * clean,
-                "ours_aua_pct": None if aua is None else 100 * aua,
-                "ours_seeds": None if found is None or aua is None else len(found.figures(attack, "accuracy_under_attack")),
+                "ours_clean_pct": 100 * statistics.fmean(clean) if clean else None,
+                "ours_aua_pct": 100 * statistics.fmean(shares) if shares else None,
+                "ours_seeds": len(shares) or None,
             }
         )
     return records
@@ -66,6 +69,3 @@ def beside(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def _known(value: float) -> float | None:
     return None if pd.isna(value) else float(value)
-
-
-assert set(_METHODS.values()) <= set(METHODS)

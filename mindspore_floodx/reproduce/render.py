@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -122,8 +122,7 @@ def latex(tables: Sequence[Table], stem: str) -> str:
     for number, table in enumerate(tables, 1):
         styler = table.texts().style.format(escape="latex")
         styler = styler.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
-        marked = np.where(table.bold(), "textbf:--rwrap;", "")
-        styler = styler.apply(lambda _, marked=marked: marked, axis=None)
+        styler = styler.apply(_marking(table, "textbf:--rwrap;"), axis=None)
         styler = styler.set_table_styles([{"selector": "small", "props": ":{};"}])
         parts.append(
             styler.to_latex(
@@ -147,8 +146,7 @@ def html_page(tables: Sequence[Table], stem: str) -> str:
     for number, table in enumerate(tables, 1):
         styler = table.texts().style.format(escape="html")
         styler = styler.format_index(escape="html", axis=0).format_index(escape="html", axis=1)
-        marked = np.where(table.bold(), "font-weight: bold", "")
-        styler = styler.apply(lambda _, marked=marked: marked, axis=None)
+        styler = styler.apply(_marking(table, "font-weight: bold"), axis=None)
         styler = styler.set_uuid(f"{stem}-{number}").set_caption(html.escape(table.caption))
         parts.append(f"<h2>{html.escape(table.title)}</h2>\n{styler.to_html(sparse_index=False)}")
     body = "\n".join(parts)
@@ -185,13 +183,18 @@ tbody {{ border-bottom: 2px solid; }}
 """
 
 
+def _marking(table: Table, style: str) -> Callable[[Any], np.ndarray]:
+    marked = np.where(table.bold(), style, "")
+    return lambda _: marked
+
+
 def _number(value: Any, measure: str) -> str:
     if isinstance(value, str) or measure not in FORMATS:
         return f"{value:,}" if isinstance(value, Integral) else str(value)
     return format(value, FORMATS[measure])
 
 
-def _flat(column: tuple[str, str]) -> str:
+def _flat(column: Any) -> str:
     return " ".join(part for part in column if part)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,12 +17,13 @@ from markupsafe import Markup
 from ..errors import UserError
 from ..files import write_text
 from .figures import NAMES as FIGURE_NAMES
-from .labels import ATTACKS, DATASETS, label
+from .labels import ATTACKS, DATASETS, KINDS, label
 from .report_rows import FIGURES, MAIN, attack_rows, encoders_of, experiment_name, resources_of
 from .report_samples import COLUMNS, Samples
 from .report_tables import read_tables
+from .report_words import all_resources, describe_cell, facts, lead, warnings
 from .results import Result, read_examples, read_results
-from .rows import attacks_of, clean_accuracy, datasets_of, flood_level, summary_of
+from .rows import attacks_of, summary_of
 
 TABLE_TITLES = {
     "table1": "Table 1. The data",
@@ -34,7 +36,6 @@ TABLE_TITLES = {
     "table2b-further": "Further experiments: calibration",
     "table2c-further": "Further experiments: paired differences",
 }
-_KINDS = ("raw", "calibrated")
 _VERDICTS = {"supported": "supported", "not supported": "unsupported", "not tested": "untested"}  # and their looks
 _SVG, _PNG = "image/svg+xml", "image/png"
 
@@ -72,14 +73,14 @@ def write_report(output: str | Path) -> Path:
     ]
     index = {
         "columns": COLUMNS,
-        "cells": [_cell(result) for result in results],
+        "cells": [describe_cell(result) for result in results],
         "sets": sets,
         "texts": {label(DATASETS, dataset): number for dataset, number in texts.items()},
     }
     page = _render(
         title="Flooding-X, reproduced",
-        lead=_lead(results),
-        warnings=list(_warnings(results, failed)),
+        lead=lead(results),
+        warnings=list(warnings(results, failed)),
         parts=[(id, name) for id, name, there in parts if there],
         columns=_COLUMNS,
         filters=[
@@ -92,10 +93,10 @@ def write_report(output: str | Path) -> Path:
         rows=rows,
         tables=tables,
         claims=claims,
-        ours=", ".join([*encoders_of(results), *_resources(results)]),
+        ours=", ".join([*encoders_of(results), *all_resources(results)]),
         figures=figures,
         sets=sets,
-        facts=list(_facts(results)),
+        facts=list(facts(results)),
         failed=failed,
         index=_json_in_html(index),
         blocks=samples.blocks,
@@ -105,13 +106,13 @@ def write_report(output: str | Path) -> Path:
     return target
 
 
-_COLUMNS = [
-    {"title": "Method", "sortable": True},
-    {"title": "Data set", "sortable": True},
-    {"title": "Attack", "sortable": True},
-    {"title": "Seeds, to open", "sortable": True},
-    *({"title": heading, "number": True, "sortable": True} for heading, *_ in FIGURES),
-    {"title": "Examples", "number": True, "sortable": True},
+_COLUMNS = [  # heading, and whether it is one of numbers
+    ("Method", False),
+    ("Data set", False),
+    ("Attack", False),
+    ("Seeds, to open", False),
+    *((heading, True) for heading, *_ in FIGURES),
+    ("Examples", True),
 ]
 
 
@@ -169,22 +170,28 @@ def _read_json(path: Path) -> Any:
 def _sets(output: Path, results: Sequence[Result], samples: Samples) -> Iterator[dict[str, Any]]:
     """Packs the examples of every attack on every cell; yields what the page needs to offer them."""
     for number, result in enumerate(results):
-        for attack in attacks_of([result]):
-            for kind in _KINDS:
-                summary = summary_of(result, attack, kind)
-                examples = read_examples(output, result["id"], attack, kind) if summary else []
-                if not summary or not examples:
-                    continue
-                yield {
-                    "dataset": label(DATASETS, result["dataset"]),
-                    "method": experiment_name(result),
-                    "seed": str(result["seed"]),
-                    "attack": label(ATTACKS, attack),
-                    "kind": kind,
-                    "cell": number,
-                    "resources": resources_of(summary),
-                    "block": samples.add(result["dataset"], examples),
-                }
+        for attack, kind in itertools.product(attacks_of([result]), KINDS):
+            summary = summary_of(result, attack, kind)
+            examples = read_examples(output, result["id"], attack, kind) if summary else []
+            if not summary or not examples:
+                continue
+            try:
+                block = samples.add(result["dataset"], examples)
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"the examples of {attack} ({kind}) in {output / 'cells' / result['id']} are not those of an "
+                    f"attack ({error!r}); remove that folder and run the grid again"
+                ) from None
+            yield {
+                "dataset": label(DATASETS, result["dataset"]),
+                "method": experiment_name(result),
+                "seed": str(result["seed"]),
+                "attack": label(ATTACKS, attack),
+                "kind": kind,
+                "cell": number,
+                "resources": resources_of(summary),
+                "block": block,
+            }
 
 
 def _failed(output: Path) -> Iterator[dict[str, str]]:
@@ -239,144 +246,13 @@ def _figure_title(figure: dict[str, str]) -> str:
 
 
 def _claims(output: Path) -> dict[str, Any]:
-    """Returns what claims.json holds: the claims, and published figures beside ours; nothing without it."""
+    """Returns what claims.json holds: conditions, claims, and published figures beside ours; nothing without it."""
     path = output / "claims.json"
     if not path.exists():
         return {}
     content = _read_json(path)
     try:
-        return {
-            "claims": [dict(claim) | {"kind": _VERDICTS.get(claim["verdict"], "untested")} for claim in content["claims"]],
-            "published": content.get("published", []),
-        }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        claims = [dict(claim) | {"looks": _VERDICTS[claim["verdict"]]} for claim in content["claims"]]
+        return {"conditions": content["conditions"], "claims": claims, "published": dict(content["published"])}
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no list of claims ({error!r}); write the claims again") from None
-
-
-def _cell(result: Result) -> dict[str, Any]:
-    """Returns what the page says of a cell beside its sentences."""
-    train, evaluation = (result["data"][part] for part in ("train", "evaluation"))
-    part = ", part of the data" if train.get("partial") else ""
-    settings = [(name, str(value)) for name, value in result["settings"].items() if value is not None]
-    last = result["epochs"][-1]
-    about = (
-        f"{label(DATASETS, result['dataset'])}, {experiment_name(result)}, seed {result['seed']}: "
-        f"{encoders_of([result])[0]}, trained on {train['examples']:,} examples{part}, "
-        f"clean accuracy {100 * clean_accuracy(result):.1f}%."
-    )
-    return {
-        "id": result["id"],
-        "labels": [str(name) for name in result.get("label_names") or []],
-        "columns": result.get("text_columns") or [],
-        "about": about,
-        "facts": [
-            ("cell", result["id"]),
-            ("training data", f"{train['source']}, {train['examples']:,} examples{part}"),
-            ("evaluation data", f"{evaluation['source']}, {evaluation['examples']:,} examples"),
-            *_level_facts(result),
-            ("training loss, last epoch", f"{last['train_loss']:.3f}"),
-            ("evaluation loss, last epoch", f"{last['eval_loss']:.3f}"),
-            (
-                "evaluation accuracy by epoch",
-                ", ".join(f"{100 * each['eval_accuracy']:.1f}" for each in result["epochs"]),
-            ),
-            *_calibration_facts(result),
-            *settings,
-        ],
-    }
-
-
-def _level_facts(result: Result) -> Iterator[tuple[str, str]]:
-    level, decision = flood_level(result), result["flood_level"]
-    if level is not None:
-        yield "flood level", f"{level:.3g}" + (f", found by the run: {decision['reason']}" if decision else "")
-    if result.get("flooded"):
-        yield "flooded", f"{100 * result['flooded']:.0f}% of the examples trained on had their loss raised"
-
-
-def _calibration_facts(result: Result) -> Iterator[tuple[str, str]]:
-    for attack in attacks_of([result]):
-        calibration = (summary_of(result, attack, "calibrated") or {}).get("calibration")
-        if calibration:
-            temperatures = " and ".join(f"{value:.3g}" for value in calibration["temperatures"])
-            error = calibration["attacked"]
-            yield (
-                f"calibration, {label(ATTACKS, attack)}",
-                f"logits / {temperatures}; expected calibration error {100 * error['ece_before']:.1f}% before, "
-                f"{100 * error['ece_after']:.1f}% after",
-            )
-
-
-def _resources(results: Sequence[Result]) -> list[str]:
-    return list(
-        dict.fromkeys(
-            resources_of(summary)
-            for result in results
-            for attack in attacks_of([result])
-            if (summary := summary_of(result, attack))
-        )
-    )
-
-
-def _lead(results: Sequence[Result]) -> str:
-    if not results:
-        return "The results of a grid of training runs under attack. There are none yet."
-    seeds = sorted({result["seed"] for result in results})
-    attacks = [label(ATTACKS, attack) for attack in attacks_of(results)]
-    return (
-        f"{', '.join(encoders_of(results))} fine-tuned on {_list([label(DATASETS, each) for each in datasets_of(results)])} "
-        f"and attacked with {_list(attacks)}: {len(results)} runs, "
-        f"{'one seed' if len(seeds) == 1 else f'up to {len(seeds)} seeds'}. Every figure comes from a result file."
-    )
-
-
-def _list(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "nothing"
-
-
-def _warnings(results: Sequence[Result], failed: Sequence[Any]) -> Iterator[str]:
-    resources = _resources(results)
-    if len(resources) == 1 and resources[0] == "stand-in resources":
-        yield (
-            "All attacks were run with stand-in resources, not with the files that the published recipes name. Their "
-            "figures compare the models of this page with each other, not with those of papers."
-        )
-    elif "stand-in resources" in resources:
-        yield "Rows that say stand-in resources can be compared with each other, not with figures of papers."
-    for dataset in datasets_of(results):
-        cells = [result for result in results if result["dataset"] == dataset]
-        for part, word in (("train", "training"), ("evaluation", "evaluation")):
-            if sizes := sorted({cell["data"][part]["examples"] for cell in cells if cell["data"][part].get("partial")}):
-                sizes_text = _list([f"{size:,}" for size in sizes])
-                yield f"{label(DATASETS, dataset)}: only part of the {word} data was used ({sizes_text} examples)."
-    if failed:
-        yield f"{len(failed)} {'cell' if len(failed) == 1 else 'cells'} failed; the last part of this page says why."
-
-
-def _facts(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
-    if not results:
-        return
-    yield "Finished runs", str(len(results))
-    yield "Encoder", _list(encoders_of(results))
-    for dataset in datasets_of(results):
-        cells = [result for result in results if result["dataset"] == dataset]
-        for part, word in (("train", "training"), ("evaluation", "evaluation")):
-            data = {
-                f"{cell['data'][part]['source']}, {cell['data'][part]['examples']:,} examples"
-                f"{' (part of the data)' if cell['data'][part].get('partial') else ''}"
-                for cell in cells
-            }
-            yield f"{label(DATASETS, dataset)}, {word}", "; ".join(sorted(data))
-    notes = {
-        (resources_of(summary), note)
-        for result in results
-        for attack in attacks_of([result])
-        if (summary := summary_of(result, attack))
-        for note in summary.get("resource_notes") or [""]
-    }
-    for name in sorted({name for name, _ in notes}):
-        yield "Attacks", "; ".join(filter(None, [name, *sorted(note for other, note in notes if other == name)]))
-    devices = {f"{result.get('device')}, {result.get('threads')} threads" for result in results}
-    yield "Device", "; ".join(sorted(devices)).replace("1 threads", "1 thread")
-    versions = {f"{name} {version}" for result in results for name, version in (result.get("versions") or {}).items()}
-    yield "Versions", ", ".join(sorted(versions))

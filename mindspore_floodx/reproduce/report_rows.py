@@ -87,7 +87,7 @@ def encoders_of(results: Sequence[Result]) -> list[str]:
 
 def resources_of(summary: dict[str, Any]) -> str:
     """Returns the words that go with the figures of an attack."""
-    return label(RESOURCES, summary["resources"])
+    return label(RESOURCES, summary.get("resources", "unknown resources"))
 
 
 def _sweep_rows(results: Sequence[Result], dataset: str) -> Iterator[Row]:
@@ -105,7 +105,7 @@ def _attack_row(part: str, row: Row, attack: str, order: int) -> AttackRow:
     return AttackRow(
         part=part,
         dataset=label(DATASETS, row.dataset),
-        data_note=f"{count} examples{', partial' if partial else ''}",
+        data_note=f"trained on {count}{', partial' if partial else ''}",
         method=row.name,
         method_note=", ".join([*encoders_of(cells), *([f"b = {levels}"] if levels else [])]),
         order=order,

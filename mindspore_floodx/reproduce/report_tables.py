@@ -49,8 +49,10 @@ def read_tables(text: str) -> list[HtmlTable]:
 def _tidy(table: HtmlTable) -> None:
     """Leaves out empty rows of the head, puts the index's names into its last row, and aligns columns of words."""
     head = [row for row in table.head if any(cell.text for cell in row)]
-    while len(head) > 1 and len(head[-1]) == len(head[-2]) and all(
-        not (above.text and below.text) for above, below in zip(head[-2], head[-1], strict=True)
+    while (
+        len(head) > 1
+        and len(head[-1]) == len(head[-2])
+        and all(not (above.text and below.text) for above, below in zip(head[-2], head[-1], strict=True))
     ):
         last = head.pop()
         head[-1] = [above if above.text else below for above, below in zip(head[-1], last, strict=True)]

@@ -221,11 +221,9 @@ def table3b(results: Sequence[Result]) -> list[Table]:
         main = main_rows(results, name)
         base = {cell["seed"]: cell for row in main if row.method == BASELINE for cell in row.cells}
         for row in main:
-            seconds = [_median_seconds(cell) for cell in row.cells]
+            seconds = [median_seconds(cell) for cell in row.cells]
             paired = [
-                _median_seconds(cell) / _median_seconds(base[cell["seed"]])
-                for cell in row.cells
-                if cell["seed"] in base
+                median_seconds(cell) / median_seconds(base[cell["seed"]]) for cell in row.cells if cell["seed"] in base
             ]
             group = label(DATASETS, name)
             told, spread = _means({}, {(group, "s/epoch"): seconds, (group, "ratio"): paired})
@@ -358,7 +356,8 @@ def _timing_conditions(name: str, content: Mapping[str, Any]) -> str:
     return f"{label(DATASETS, name)}: {', '.join(told)}."
 
 
-def _median_seconds(cell: Result) -> float:
+def median_seconds(cell: Result) -> float:
+    """Returns the median of the seconds of a run's epochs."""
     return float(pd.Series([row["seconds"] for row in cell["epochs"]]).median())
 
 
@@ -369,7 +368,7 @@ def _means(told: dict, figures: Mapping[tuple[str, str], Iterable[float]]) -> tu
     }
 
 
-def _frame(rows: Mapping[Any, Mapping[tuple[str, str], Any]], names: Sequence[str]) -> pd.DataFrame:
+def _frame(rows: Mapping[Any, Mapping[tuple[str, str], Any]], names: list[str]) -> pd.DataFrame:
     """Returns rows as a frame with the index levels `names`; numbers keep their kind, what is missing is None."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     index = (

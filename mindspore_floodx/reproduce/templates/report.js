@@ -249,7 +249,7 @@ if (index.sets.length) {
   }
   function mark(line, old, replacement, space) {
     if (old) line.append(element("del", old));
-    if (old && replacement) line.append(" ");
+    if (old && replacement) line.append(element("span", " ", "gap")); // belongs to neither text
     if (replacement) line.append(element("ins", replacement));
     line.append(space);
   }
