@@ -21,7 +21,7 @@ COLUMNS = (  # of a packed example
     "queries",
     "words",
     "words_changed",
-    "score_before",  # probability of the class that was predicted, in thousandths
+    "score_before",  # probability of the class that was predicted, in hundredths
     "score_after",
     "changes",  # [text column, start, end, replacement], or [old words, new words] where texts were left out
 )
@@ -88,11 +88,11 @@ def _row(example: Mapping[str, Any], texts: dict[tuple[str, ...], int]) -> list[
         example["queries"],
         example.get("num_words"),
         example.get("num_words_changed"),
-        _thousandths(example.get("original_scores"), before),
-        _thousandths(example.get("perturbed_scores"), after),
+        _hundredths(example.get("original_scores"), before),
+        _hundredths(example.get("perturbed_scores"), after),
         changes,
     ]
 
 
-def _thousandths(scores: Sequence[float] | None, label: int) -> int | None:
-    return None if scores is None else round(1000 * scores[label])
+def _hundredths(scores: Sequence[float] | None, label: int) -> int | None:
+    return None if scores is None else round(100 * scores[label])

@@ -209,7 +209,7 @@ if (index.sets.length) {
     const item = element("li");
     const facts = element("div", "", "facts");
     const label = (number) => index.cells[set.cell].labels[number] ?? String(number);
-    const score = (value) => (value === null ? "" : ` ${(value / 1000).toFixed(2)}`);
+    const score = (value) => (value === null ? "" : ` ${(value / 100).toFixed(2)}`);
     const fact = (...parts) => { // a string is plain, an array with one string is set bold
       const span = element("span");
       span.append(...parts.map((part) => (Array.isArray(part) ? element("b", part[0]) : part)));
