@@ -47,7 +47,11 @@ setup(
         "ckpt_convert",
     ],
     package_dir={"mindspore_floodx.configs": "configs"},  # the settings at the top level travel inside the package
-    package_data={"mindspore_floodx": ["nltk_data/*/*/*", "nltk_data/*/*"], "mindspore_floodx.configs": ["*/*.yaml"]},
+    package_data={
+        "mindspore_floodx": ["nltk_data/*/*/*", "nltk_data/*/*"],
+        "mindspore_floodx.configs": ["*/*.yaml"],
+        "mindspore_floodx.reproduce": ["templates/*", "*.csv"],
+    },
     install_requires=[
         "mindspore>=2.7,<2.11",
         "numpy>=1.26,<2",  # MindSpore's metadata allows NumPy 2, its kernels do not
@@ -65,6 +69,7 @@ setup(
         "pyyaml>=6",
         "tqdm",
         "tabulate",
+        "jinja2>=3.1",
         "matplotlib>=3.8",
         "tensorboard>=2.15",
         "setuptools",  # tensorboard imports it
@@ -76,6 +81,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6",
+            "selenium>=4.20",  # tests of report.html, where there is a Chromium
             "ruff==0.17.6",
             "mypy>=1.11",
             "types-PyYAML",

@@ -7,6 +7,7 @@ import gzip
 import html
 import itertools
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -315,9 +316,20 @@ def test_changes_of_any_text(original: str, perturbed: str) -> None:
         ("a good, old film", "a great, new film", 2, [(2, 6, "great"), (8, 11, "new")]),
         ("a good film", "a g ood film", 1, [(2, 6, "g ood")]),  # TextBugger splits a word
         ("\U0001f600 good", "\U0001f600 bad", 1, [(3, 7, "bad")]),  # JavaScript counts two units before the blank
-        ("a b c d", "x a b c", 1, [(0, 0, "x "), (5, 7, "")]),  # shifted, not four words replaced
+        ("a b c d .", "x a b c .", 1, [(0, 0, "x "), (6, 8, "")]),  # shifted, not four words replaced
         ("same", "same", 0, []),
     ],
 )
 def test_changes_word_by_word(original: str, perturbed: str, expected: int, changes: list[Any]) -> None:
     assert word_changes(original, perturbed, expected) == changes
+
+
+def test_changes_of_a_long_text_are_its_changed_words() -> None:
+    rng = random.Random(0)
+    words = [rng.choice(["the", "a", "of", "and", *(f"word{number}" for number in range(40))]) for _ in range(230)]
+    places = sorted(rng.sample(range(0, 230, 2), 25))  # no two side by side
+    after = [f"sp lit{at}" if at in places else word for at, word in enumerate(words)]
+    changes = word_changes(" ".join(words), " ".join(after), len(places))
+    assert [(" ".join(words)[start:end], new) for start, end, new in changes] == [
+        (words[at], f"sp lit{at}") for at in places
+    ]

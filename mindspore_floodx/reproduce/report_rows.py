@@ -12,7 +12,7 @@ from .rows import Row, attacks_of, clean_accuracy, datasets_of, further_rows, ma
 from .statistics import mean_and_sd
 
 MAIN, SWEEP, FURTHER = "main rows", "levels of the sweep", "further experiments"
-FIGURES = (  # heading, name in a summary, raw or calibrated, factor
+FIGURES: tuple[tuple[str, str, str, int], ...] = (  # heading, name in a summary, raw or calibrated, factor
     ("Clean%", "clean_accuracy", "raw", 100),
     ("Aua%", "accuracy_under_attack", "raw", 100),
     ("Aua% calibrated", "accuracy_under_attack", "calibrated", 100),
@@ -112,7 +112,7 @@ def _attack_row(part: str, row: Row, attack: str, order: int) -> AttackRow:
         attack=label(ATTACKS, attack),
         attack_name=attack,
         resources=" and ".join(dict.fromkeys(resources_of(summary) for summary in summaries)),
-        figures=[_figure(cells, attack, *rest) for _, *rest in FIGURES],
+        figures=[_figure(cells, attack, name, kind, factor) for _, name, kind, factor in FIGURES],
         examples=max(summary["num_examples"] for summary in summaries),
         seeds="one seed" if len(cells) == 1 else f"{len(cells)} seeds",
         cells=cells,
