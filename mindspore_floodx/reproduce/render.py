@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -34,6 +35,7 @@ FORMATS = {  # of a measure, the last part of a column's name; shares are in per
     "mean words": ".1f",
 }
 MISSING = "-"
+_SHRUNK = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{"  # a table wider than the page
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,12 @@ class Table:
             if goal is None:
                 continue
             known = pd.to_numeric(self.frame[column]).dropna()
-            shown = known.map(lambda value, name=column[-1]: float(_number(value, name).replace(",", "")))
+            shown = pd.Series([float(_number(value, column[-1]).replace(",", "")) for value in known], known.index)
             if shown.nunique() > 1:
                 marked.loc[shown.index[shown == getattr(shown, goal)()], column] = True
         return marked
 
-    def _cell(self, row: Any, column: tuple[str, str]) -> str:
+    def _cell(self, row: Any, column: Any) -> str:
         value = self.frame.at[row, column]
         if pd.isna(value):
             return MISSING
@@ -117,10 +119,10 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def latex(tables: Sequence[Table], stem: str) -> str:
-    """Returns the tables as floats for a document that loads booktabs."""
-    parts = ["% \\usepackage{booktabs}"]
+    """Returns the tables as floats for a document that loads booktabs and graphicx."""
+    parts = ["% \\usepackage{booktabs,graphicx}"]
     for number, table in enumerate(tables, 1):
-        styler = table.texts().style.format(escape="latex")
+        styler = _headed(table).style.format(escape="latex")
         styler = styler.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
         styler = styler.apply(_marking(table, "textbf:--rwrap;"), axis=None)
         styler = styler.set_table_styles([{"selector": "small", "props": ":{};"}])
@@ -133,18 +135,19 @@ def latex(tables: Sequence[Table], stem: str) -> str:
                 sparse_index=False,
                 multicol_align="c",
                 column_format="l" * table.frame.index.nlevels + "r" * len(table.frame.columns),
-                caption=_latex_text(table.caption),
+                caption=_latex_text(re.sub(r"^Table \w+[,:] ", "", table.caption)),
                 label=f"tab:{stem}" + (f"-{number}" if len(tables) > 1 else ""),
             )
         )
-    return "\n".join(parts).replace("±", "$\\pm$")
+    text = "\n".join(parts).replace("±", "$\\pm$")
+    return text.replace("\\begin{tabular}", f"{_SHRUNK}\\begin{{tabular}}").replace("\\end{tabular}", "\\end{tabular}}")
 
 
 def html_page(tables: Sequence[Table], stem: str) -> str:
     """Returns a page that needs nothing else; numbers are right-aligned, the best ones bold."""
     parts = []
     for number, table in enumerate(tables, 1):
-        styler = table.texts().style.format(escape="html")
+        styler = _headed(table).style.format(escape="html")
         styler = styler.format_index(escape="html", axis=0).format_index(escape="html", axis=1)
         styler = styler.apply(_marking(table, "font-weight: bold"), axis=None)
         styler = styler.set_uuid(f"{stem}-{number}").set_caption(html.escape(table.caption))
@@ -181,6 +184,12 @@ thead {{ border-top: 2px solid; border-bottom: 1px solid; }}
 tbody {{ border-bottom: 2px solid; }}
 </style>
 """
+
+
+def _headed(table: Table) -> pd.DataFrame:
+    """Returns the texts with one line of headings where no column is in a group."""
+    texts = table.texts()
+    return texts if any(texts.columns.get_level_values(0)) else texts.droplevel(0, axis=1)
 
 
 def _marking(table: Table, style: str) -> Callable[[Any], np.ndarray]:

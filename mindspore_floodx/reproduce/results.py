@@ -113,7 +113,7 @@ def _read_result(path: Path) -> Result:
     result = dict.fromkeys(_OPTIONAL) | content
     try:
         swept_level(result)
-        figures = [summaries["raw"] for summaries in result["attacks"].values()]
+        figures = [summaries["raw"] for summaries in content["attacks"].values()]
         broken = not all({"accuracy_under_attack", "num_examples"} <= set(each) for each in figures)
     except (ValueError, KeyError, TypeError, AttributeError):
         broken = True

@@ -161,19 +161,18 @@ def table2c(results: Sequence[Result], outcomes: Outcomes, further: bool = False
     tables = []
     for name in datasets_of(results):
         main, extra = main_rows(results, name), further_rows(results, name)
-        rows: dict[tuple[str, str], dict[tuple[str, str], Any]] = {}
+        rows: dict[tuple[str, str, str], dict[tuple[str, str], Any]] = {}
         shown: list[Row] = []
         for row in extra if further else main:
             base = baseline_of(row, main, extra)
             if base is None:
                 continue
             for attack in attacks_of(row.cells):
-                told: dict[tuple[str, str], Any] = {("", "against"): base.name} if further else {}
                 for kind in KINDS:
-                    told |= _difference(outcomes, row, base, attack, kind)
-                if any(measure == "difference" for _, measure in told):
-                    rows[row.name, label(ATTACKS, attack)] = told
-                    shown += [row, base]
+                    if told := _difference(outcomes, row, base, attack, kind):
+                        against = {("", "against"): base.name} if further else {}
+                        rows[row.name, label(ATTACKS, attack), kind] = against | told
+                        shown += [row, base]
         if not rows:
             continue
         number = "Further experiments, paired differences" if further else "Table 2c"
@@ -186,7 +185,7 @@ def table2c(results: Sequence[Result], outcomes: Outcomes, further: bool = False
             "example occurs once a seed, which makes p too small. p is not corrected for the number of rows. "
             f"{_notes(results, name, shown, further, listing=False)}"
         )
-        tables.append(Table(label(DATASETS, name), caption, _frame(rows, ["method", "attack"])))
+        tables.append(Table(label(DATASETS, name), caption, _frame(rows, ["method", "attack", "logits"])))
     return tables
 
 
@@ -333,14 +332,14 @@ def _difference(outcomes: Outcomes, row: Row, base: Row, attack: str, kind: str)
     if found is None:
         return {}
     return {
-        (kind, "difference"): 100 * found.difference,
-        (kind, "low"): 100 * found.low,
-        (kind, "high"): 100 * found.high,
-        (kind, "by seed"): ", ".join(f"{100 * each:+.1f}" for each in found.by_run),
-        (kind, "only other"): found.only_other,
-        (kind, "only method"): found.only_method,
-        (kind, "p"): found.p_value,
-        (kind, "examples"): found.examples,
+        ("", "difference"): 100 * found.difference,
+        ("", "low"): 100 * found.low,
+        ("", "high"): 100 * found.high,
+        ("", "by seed"): ", ".join(f"{100 * each:+.1f}" for each in found.by_run),
+        ("", "only other"): found.only_other,
+        ("", "only method"): found.only_method,
+        ("", "p"): found.p_value,
+        ("", "examples"): found.examples,
     }
 
 
