@@ -50,7 +50,7 @@ setup(
     package_data={
         "mindspore_floodx": ["nltk_data/*/*/*", "nltk_data/*/*"],
         "mindspore_floodx.configs": ["*/*.yaml"],
-        "mindspore_floodx.reproduce": ["templates/*", "*.csv"],
+        "mindspore_floodx.reproduce": ["published.csv", "templates/*"],
     },
     install_requires=[
         "mindspore>=2.7,<2.11",
@@ -69,8 +69,8 @@ setup(
         "pyyaml>=6",
         "tqdm",
         "tabulate",
-        "jinja2>=3.1",
         "matplotlib>=3.8",
+        "jinja2>=3.1",  # of report.html; pandas writes tables as LaTeX and HTML with it
         "tensorboard>=2.15",
         "setuptools",  # tensorboard imports it
     ],
