@@ -50,7 +50,7 @@ setup(
     package_data={
         "mindspore_floodx": ["nltk_data/*/*/*", "nltk_data/*/*"],
         "mindspore_floodx.configs": ["*/*.yaml"],
-        "mindspore_floodx.reproduce": ["published.csv"],
+        "mindspore_floodx.reproduce": ["published.csv", "templates/*"],
     },
     install_requires=[
         "mindspore>=2.7,<2.11",
@@ -70,7 +70,7 @@ setup(
         "tqdm",
         "tabulate",
         "matplotlib>=3.8",
-        "jinja2>=3.1",  # pandas writes tables as LaTeX and HTML with it
+        "jinja2>=3.1",  # of report.html; pandas writes tables as LaTeX and HTML with it
         "tensorboard>=2.15",
         "setuptools",  # tensorboard imports it
     ],
@@ -81,6 +81,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6",
+            "selenium>=4.20",  # tests of report.html, where there is a Chromium
             "ruff==0.17.6",
             "mypy>=1.11",
             "types-PyYAML",
