@@ -115,12 +115,13 @@ def _read_result(path: Path) -> Result:
         swept_level(result)
         figures = [summaries["raw"] for summaries in content["attacks"].values()]
         broken = not all({"accuracy_under_attack", "num_examples"} <= set(each) for each in figures)
+        broken |= not all({"train", "evaluation"} <= set(content[name]) for name in ("data", "statistics"))
     except (ValueError, KeyError, TypeError, AttributeError):
         broken = True
     if broken:
         raise UserError(
-            f"{path} is no result of a cell: its variant or an attack's raw figures cannot be read; remove its folder "
-            "and run the grid again"
+            f"{path} is no result of a cell: its data, its variant or an attack's raw figures cannot be read; remove "
+            "its folder and run the grid again"
         )
     return result
 
