@@ -71,12 +71,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, page: str) -> Iterator[Any]:
-    """The page in a desktop-wide window, its first sentences unpacked; afterwards the console must hold nothing."""
+    """The page, desktop-wide, its first sentences unpacked; afterwards nothing is in the console or was loaded."""
     size(browser, 1280, 900)
     browser.get(page)
     wait(browser, "return document.querySelectorAll('#samples li').length")
     yield browser
     assert browser.get_log("browser") == []
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map((each) => each.name)")
+    assert all(name.startswith("data:") for name in loaded)
 
 
 def size(browser: Any, width: int, height: int) -> None:
