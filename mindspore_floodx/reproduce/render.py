@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 from tabulate import tabulate
 
 from ..files import replacing, write_text
@@ -122,9 +123,7 @@ def latex(tables: Sequence[Table], stem: str) -> str:
     """Returns the tables as floats for a document that loads booktabs and graphicx."""
     parts = ["% \\usepackage{booktabs,graphicx}"]
     for number, table in enumerate(tables, 1):
-        styler = _headed(table).style.format(escape="latex")
-        styler = styler.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
-        styler = styler.apply(_marking(table, "textbf:--rwrap;"), axis=None)
+        styler = _styled(table, "latex", "textbf:--rwrap;")
         styler = styler.set_table_styles([{"selector": "small", "props": ":{};"}])
         parts.append(
             styler.to_latex(
@@ -147,9 +146,7 @@ def html_page(tables: Sequence[Table], stem: str) -> str:
     """Returns a page that needs nothing else; numbers are right-aligned, the best ones bold."""
     parts = []
     for number, table in enumerate(tables, 1):
-        styler = _headed(table).style.format(escape="html")
-        styler = styler.format_index(escape="html", axis=0).format_index(escape="html", axis=1)
-        styler = styler.apply(_marking(table, "font-weight: bold"), axis=None)
+        styler = _styled(table, "html", "font-weight: bold")
         styler = styler.set_uuid(f"{stem}-{number}").set_caption(html.escape(table.caption))
         parts.append(f"<h2>{html.escape(table.title)}</h2>\n<div>{styler.to_html(sparse_index=False)}</div>")
     body = "\n".join(parts)
@@ -180,6 +177,7 @@ div {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; max-width: 60em; padding-bottom: .7em; }}
 th, td {{ padding: .2em .7em; text-align: right; white-space: nowrap; }}
+th[colspan] {{ text-align: center; }}
 tbody th {{ text-align: left; font-weight: normal; }}
 thead {{ border-top: 2px solid; border-bottom: 1px solid; }}
 tbody {{ border-bottom: 2px solid; }}
@@ -187,15 +185,16 @@ tbody {{ border-bottom: 2px solid; }}
 """
 
 
-def _headed(table: Table) -> pd.DataFrame:
-    """Returns the texts with one line of headings where no column is in a group."""
+def _styled(table: Table, escape: str, bold: str) -> Styler:
+    """Returns the escaped texts, the best in the style `bold`, under one line of headings where there are no groups."""
     texts = table.texts()
-    return texts if any(texts.columns.get_level_values(0)) else texts.droplevel(0, axis=1)
-
-
-def _marking(table: Table, style: str) -> Callable[[Any], np.ndarray]:
-    marked = np.where(table.bold(), style, "")
-    return lambda _: marked
+    marked = np.where(table.bold(), bold, "")
+    if not any(texts.columns.get_level_values(0)):
+        texts = texts.droplevel(0, axis=1)
+    styler = texts.style.format(escape=escape).format_index(escape=escape, axis=0).format_index(escape=escape, axis=1)
+    if texts.index.nlevels == 1:
+        styler = styler.hide(axis=0, names=True)  # it would take a line of its own under the headings
+    return styler.apply(lambda _: marked, axis=None)
 
 
 def _number(value: Any, measure: str) -> str:
