@@ -138,6 +138,25 @@ def test_sensitivity_to_the_level(tmp_path, levels, verdict):
     assert attacks.sensitive_to_level(evidence_of(tmp_path)).verdict == verdict
 
 
+def test_a_handful_of_examples_decides_nothing(tmp_path):
+    write_methods(tmp_path, dict.fromkeys(ALL, 5) | {"floodingx": 20}, examples=45)
+    for level in (0.1, 0.11):
+        write_methods(tmp_path, {"flooding": 5}, variant=f"b{level:g}", level=level, examples=45)
+    evidence = evidence_of(tmp_path)
+    for rule in (*RULES[:4], attacks.sensitive_to_level):
+        claim = rule(evidence)
+        assert claim.verdict == NOT_TESTED, claim.id
+    assert "fewer than 50 examples" in claim.reason
+
+
+def test_levels_need_examples_enough(tmp_path):
+    for level, first in ((0.1, 0), (0.11, 12)):  # as many withstand, but others: the interval is wide
+        held = ["succeeded"] * first + ["failed"] * 30 + ["succeeded"] * (38 - first)
+        write_cell(tmp_path, "sst2", "flooding", variant=f"b{level:g}", level=level, attacks={"textfooler": held})
+    claim = attacks.sensitive_to_level(evidence_of(tmp_path))
+    assert claim.verdict == NOT_TESTED and "too few examples" in claim.reason
+
+
 @pytest.mark.parametrize(
     "ratios, as_finetuning, as_adversarial",
     [

@@ -29,7 +29,8 @@ from .statistics import CONFIDENCE, Pair, PairedDifference, difference_draws, in
 
 TEXTFOOLER = "textfooler"
 _BOOTSTRAP = "95% bootstrap interval of the paired difference on the same attacked examples, runs paired by seed"
-_NO_EXAMPLES = "there are no attacked examples in common"
+FEWEST = 50  # attacked examples that a verdict needs; of a handful, a bootstrap interval is too narrow
+_NO_EXAMPLES = f"fewer than {FEWEST} examples were attacked in both runs"
 SLIGHT = 0.02  # a slight change of b; the paper searches in steps of 0.01
 LARGE = 0.05  # a large change of robustness: 5 points
 _NARROW = 0.04  # an interval that can tell 0.2 points from something else at all
@@ -101,7 +102,8 @@ def sensitive_to_level(evidence: Evidence) -> Claim:
         "of Aua%, mean over the attacks. Supported if two levels of the sweep that are slightly apart differ by "
         "that, and the interval of their difference, widened for the number of such pairs (Bonferroni), leaves 0 "
         "out. Not supported if no such pair does, or if no two levels of the sweep differ at all by that test, "
-        "however far apart; not tested if no levels are slightly apart and some others differ.",
+        "however far apart. Not tested if no levels are slightly apart and some others differ, or if none differs and "
+        f"an interval is wider than {200 * LARGE:.0f} points.",
         "bootstrap interval of the paired difference on the same attacked examples at 1 - 0.05 / number of pairs",
         parts,
     )
@@ -125,8 +127,8 @@ def _best(evidence: Evidence, dataset: str, kind: str) -> Part:
     next_best = max(others, key=lambda name: means[name])
     pairs = evidence.outcomes.pairs(rows[ours[0]].cells, rows[next_best].cells, [TEXTFOOLER], kind)
     found = paired_difference(pairs)
-    if found is None:
-        return untested(dataset, f"{_NO_EXAMPLES} with {next_best}", kind)
+    if found is None or found.examples < FEWEST:
+        return untested(dataset, f"{_NO_EXAMPLES}, Flooding-X and {next_best}", kind)
     mean = f"{100 * means[ours[0]]:.1f} against {100 * means[next_best]:.1f} of {next_best}"
     values = {"aua": means[ours[0]], "next_best": next_best, "next_best_aua": means[next_best], **_values(found)}
     lacking = missing_baselines({rows[name].method for name in means}, PAPER)
@@ -149,7 +151,7 @@ def _below_pgd(evidence: Evidence, kind: str) -> Part:
         lacking = [called for row, called in ((ours, "Flooding-X"), (pgd, "PGD")) if row is None]
         return untested("qnli", f"{' and '.join(lacking)} {'was' if len(lacking) == 1 else 'were'} not run", kind)
     found = paired_difference(evidence.outcomes.pairs(ours.cells, pgd.cells, [TEXTFOOLER], kind))
-    if found is None:
+    if found is None or found.examples < FEWEST:
         return untested("qnli", _NO_EXAMPLES, kind)
     if found.high - found.low > _NARROW:
         verdict, reason = NOT_TESTED, "the interval is too wide; attack more examples"
@@ -177,7 +179,7 @@ def _averaged(evidence: Evidence, wanted: Mapping[str, str], relative: bool, kin
         attacks = attacks_of(ours.cells)
         pairs = [pair for other in others for pair in evidence.outcomes.pairs(ours.cells, other.cells, attacks, kind)]
         found, drawn = paired_difference(pairs), difference_draws(pairs, place)
-        if found is None or drawn is None:
+        if found is None or drawn is None or found.examples < FEWEST:
             parts.append(Part(part_name(name, kind), NOT_TESTED, reason=_NO_EXAMPLES, decides=False))
             continue
         mine, theirs = _shares(pairs)
@@ -242,7 +244,8 @@ def _sensitive(evidence: Evidence, dataset: str, kind: str) -> Part:
     found = {}
     for a, b in chosen:
         pairs = evidence.outcomes.pairs(of_level[b], of_level[a], attacks, kind)
-        if (difference := paired_difference(pairs, 1 - (1 - CONFIDENCE) / len(chosen))) is not None:
+        difference = paired_difference(pairs, 1 - (1 - CONFIDENCE) / len(chosen))
+        if difference is not None and difference.examples >= FEWEST:
             found[a, b] = difference
     if not found:
         return untested(dataset, _NO_EXAMPLES, kind)
@@ -250,15 +253,20 @@ def _sensitive(evidence: Evidence, dataset: str, kind: str) -> Part:
     large = {key: each for key, each in certain.items() if abs(each.difference) >= LARGE}
     key = max(large or certain or found, key=lambda each: abs(found[each].difference))
     biggest = found[key]
-    if near:
-        verdict = SUPPORTED if large else NOT_SUPPORTED
+    unclear = any(each.high - each.low > 2 * LARGE for each in found.values())
+    if near and large:
+        verdict = SUPPORTED
         reason = f"pairs of levels at most {SLIGHT:g} apart: {len(near)}, with a large difference: {len(large)}"
+    elif not certain and unclear:
+        verdict, reason = NOT_TESTED, f"too few examples were attacked to tell {100 * LARGE:.0f} points from none"
+    elif near:
+        verdict, reason = NOT_SUPPORTED, f"pairs of levels at most {SLIGHT:g} apart: {len(near)}, none differs so much"
     elif certain:
         verdict, reason = NOT_TESTED, f"no two levels are at most {SLIGHT:g} apart; levels further apart do differ"
     else:
         verdict, reason = (
             NOT_SUPPORTED,
-            f"none of the {len(every)} pairs of levels differ, though they are further apart",
+            f"no two of the {len(levels)} levels differ, though they are further apart",
         )
     told = spread_out(biggest.difference, biggest.low, biggest.high)
     figure = f"from b = {key[0]:g} to {key[1]:g}: {told}; {len(levels)} levels from {levels[0]:g} to {levels[-1]:g}"

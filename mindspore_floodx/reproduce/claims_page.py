@@ -11,6 +11,7 @@ from tabulate import tabulate
 from ..files import write_json, write_text
 from .claims import Claim, Evidence
 from .claims_of_attacks import (
+    FEWEST,
     above_adversarial,
     below_pgd_on_qnli,
     best_under_textfooler,
@@ -77,7 +78,8 @@ def _page(told: str, claims: Sequence[Claim], published: Sequence[dict[str, Any]
         "# The paper's claims and our runs",
         "The claims are those of the Flooding-X paper (Liu et al., ACL 2022) in other words; every figure is from our "
         "runs, and every verdict is computed from them by the rule that stands with it. A claim that is not supported "
-        "may be wrong, may not hold under these conditions, or may need more runs to show. Parts on calibrated logits "
+        "may be wrong, may not hold under these conditions, or may need more runs to show. A verdict on attacks needs "
+        f"at least {FEWEST} examples that both runs were attacked on. Parts on calibrated logits "
         "show whether a verdict outlasts calibration; they do not decide it.",
         told,
         _table(summary, ("claim", "verdict", "on what")),
