@@ -31,6 +31,7 @@ from .cuda_driver import ANYWHERE, query_driver
 from .errors import UserError
 
 FOLDER_VARIABLE = "FLOODX_CUDA_LIBRARIES"
+SYSTEM_FOLDERS = ("/usr/local/cuda/lib64", "/usr/local/cuda-11*/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64")
 PLUGIN_CUDA = "11.6"  # what the GPU part was built for
 
 
@@ -121,8 +122,7 @@ def folders() -> list[Path]:
     found += [Path(each) for each in os.environ.get("LD_LIBRARY_PATH", "").split(":") if each]
     home = os.environ.get("CUDA_HOME")
     found += [Path(home, "lib64")] if home else []
-    found += [Path("/usr/local/cuda/lib64"), *map(Path, sorted(glob.glob("/usr/local/cuda-11*/lib64"), reverse=True))]
-    return [*found, Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64")]
+    return found + [Path(each) for pattern in SYSTEM_FOLDERS for each in sorted(glob.glob(pattern), reverse=True)]
 
 
 def find_libraries() -> dict[str, Path | None]:

@@ -172,29 +172,29 @@ def loss_difference(checks: dict[str, Any]) -> float | None:
 
 
 def report_rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Returns the report of `examine` as rows of a table: what, what was found, and ok, missing, wrong or nothing."""
+    """Returns the report of `examine` as rows: what, its state (ok, missing, wrong or nothing), what was found."""
     gpu = report["gpu"]
     rows = [
-        ("Python", f"{report['python']}, {report['platform']}, {report['cores']} cores", ""),
-        *((name, version or "-", "" if version else "missing") for name, version in report["packages"].items()),
+        ("Python", "", f"{report['python']}, {report['platform']}, {report['cores']} cores"),
+        *((name, "ok" if version else "missing", version or "") for name, version in report["packages"].items()),
         *_gpu_rows(gpu),
     ]
     for device, check in report["checks"].items():
         if "losses" not in check:
-            rows.append((f"training step on {device}", "failed", "wrong"))
+            rows.append((f"training step on {device}", "wrong", ""))
             continue
         state = "wrong" if check["problems"] else "ok"
         losses = check["losses"]
         rows += [
-            (f"training step on {device}", f"{1000 * check['seconds_per_step']:.1f} ms", state),
-            ("  compiling, first step", f"{check['compile_seconds']:.1f} s, {check['first_step_seconds']:.1f} s", ""),
-            ("  loss", f"{losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps", ""),
-            ("  off NumPy's loss by", f"{check['loss_error']:.1e}", ""),
-            ("  flooded step off by", f"{check['flood_error']:.1e} of the learning rate", ""),
+            (f"training step on {device}", state, f"{1000 * check['seconds_per_step']:.1f} ms"),
+            ("  compiling, first step", "", f"{check['compile_seconds']:.1f} s, {check['first_step_seconds']:.1f} s"),
+            ("  loss", "", f"{losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps"),
+            ("  off NumPy's loss by", "", f"{check['loss_error']:.1e}"),
+            ("  flooded step off by", "", f"{check['flood_error']:.1e} of the learning rate"),
         ]
     if report["loss_difference"] is not None:
         state = "ok" if report["loss_difference"] < SAME_LOSSES else "wrong"
-        rows.append(("losses, GPU against CPU", f"differ by {report['loss_difference']:.1e} at most", state))
+        rows.append(("losses, GPU against CPU", state, f"differ by {report['loss_difference']:.1e} at most"))
     elif "GPU" not in report["checks"]:
         rows.append(("training step on GPU", "not run", ""))
     return rows
@@ -203,21 +203,21 @@ def report_rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
 def _gpu_rows(gpu: dict[str, Any]) -> list[tuple[str, str, str]]:
     driver = gpu["driver"]
     if driver is None:
-        rows = [("NVIDIA driver", "-", "missing" if gpu["demanded"] else "none")]
+        rows = [("NVIDIA driver", "missing" if gpu["demanded"] else "none", "")]
     else:
         about = f"{driver['release'] or 'release not known'}, for CUDA up to {driver['cuda'] or '?'}"
-        rows = [("NVIDIA driver", about, "ok" if gpu["cards"] else "wrong")]
+        rows = [("NVIDIA driver", "ok" if gpu["cards"] else "wrong", about)]
     for card in gpu["cards"]:
         about = f"{card['name']}, {card['memory_mib'] / 1024:.0f} GiB"
         about += "" if card["free_mib"] is None else f" ({card['free_mib'] / 1024:.0f} free)"
         about += f", compute capability {card['capability']}"
         if card["compiles_kernels"]:
             about += "; the driver compiles MindSpore's kernels at the first use"
-        rows.append(("GPU", about, "ok"))
-    rows.append(("MindSpore's GPU part", gpu["plugin"] or "-", "ok" if gpu["plugin"] else "missing"))
+        rows.append(("GPU", "ok", about))
+    rows.append(("MindSpore's GPU part", "ok" if gpu["plugin"] else "missing", gpu["plugin"] or ""))
     for library in gpu["libraries"]:
         if library["path"] is None:
-            rows.append((library["name"], library["package"], "missing"))
+            rows.append((library["name"], "missing", f"package {library['package']}"))
         else:
-            rows.append((library["name"], f"{library['version'] or '?'}, {Path(library['path']).parent}", "ok"))
-    return [*rows, *((name, value, "") for name, value in gpu["settings"].items() if driver is not None)]
+            rows.append((library["name"], "ok", f"{library['version'] or '?'}, {Path(library['path']).parent}"))
+    return [*rows, *((name, "", value) for name, value in gpu["settings"].items() if driver is not None)]

@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if report["ok"] else 1
     rows = report_rows(report)
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for what, found, state in rows:
-        print(f"{what:{widths[0]}}  {found:{widths[1]}}  {state}".rstrip())
+    for what, state, found in rows:
+        print(f"{what:{widths[0]}}  {state:{widths[1]}}  {found}".rstrip())
     if not report["gpu"]["demanded"] and report["gpu"]["problems"]:
         print(f"\nno GPU is used here: {report['gpu']['problems'][0]}")
     print("\nall is well" if report["ok"] else "\nwhat is wrong:")
