@@ -37,7 +37,20 @@ def demand_tools(*names: str) -> None:
 def compile_library(path: Path, code: str, *options: str) -> Path:
     """Compiles C to a shared library that goes by its file's name, and returns it."""
     demand_tools("gcc")
-    command = ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{path.name}", "-o", str(path), "-x", "c", "-", "-x", "none"]
+    command = [
+        "gcc",
+        "-shared",
+        "-fPIC",
+        "-w",
+        f"-Wl,-soname,{path.name}",
+        "-o",
+        str(path),
+        "-x",
+        "c",
+        "-",
+        "-x",
+        "none",
+    ]
     subprocess.run([*command, *options], input=code, text=True, check=True)
     return path
 
