@@ -78,6 +78,8 @@ def ready_for_mindspore() -> Iterator[None]:
     if "mindspore" in sys.modules:
         yield
         return
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the run
+        os.makedirs(os.environ["CUDA_CACHE_PATH"], exist_ok=True)
     found = demand_libraries()
     demand_plugin()
     for library in LIBRARIES:
@@ -89,10 +91,11 @@ def ready_for_mindspore() -> Iterator[None]:
 def use_cuda_settings() -> None:
     """Sets what CUDA reads from the environment when it starts, unless the user has set it.
 
-    A card newer than MindSpore's machine code runs kernels that the driver compiles from PTX. All of them together
-    exceed the driver's default cache, so that every process would compile them again: the cache gets 4 GB, in the
-    folder of this project's other caches, which is also writable where a home folder is not. Loading lazily leaves in
-    their files the kernels of CUDA's libraries that are not used (most of 2 GB).
+    A card newer than MindSpore's machine code runs kernels that the driver compiles from PTX and keeps in a cache.
+    Older drivers keep 256 MiB for all programs, of which these kernels take about 140; what is driven out is compiled
+    again. So the cache gets 4 GB, as MindSpore itself asks for once it is imported, in the folder of this project's
+    other caches, which may be elsewhere than in a home folder. Loading lazily leaves in their files the kernels of
+    CUDA's libraries that are not used, which are most of 2 GB.
     """
     from .encoding import default_cache_dir  # here: it brings NumPy
 
