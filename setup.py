@@ -16,6 +16,7 @@ COMMANDS = (
     "timing",
     "reproduce",
     "demo",
+    "doctor",
     "convert",
 )
 CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
@@ -67,6 +68,7 @@ setup(
         "huggingface-hub",
         "filelock>=3.12",
         "pyyaml>=6",
+        "packaging",
         "tqdm",
         "tabulate",
         "matplotlib>=3.8",

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from .cuda_libraries import ready_for_mindspore, refusal
 from .errors import UserError, nearest
 
 DEVICES = ("CPU", "GPU")
@@ -19,13 +20,16 @@ _chosen: tuple[str, int | None] | None = None  # MindSpore takes these once in a
 def use_device(target: str = "CPU", threads: int | None = None) -> None:
     """Chooses the device for everything that follows in this process, in graph mode.
 
+    For a GPU it loads the libraries of CUDA 11 (`cuda_libraries`), which has to come before MindSpore is imported.
+
     Args:
         target: `CPU` or `GPU`.
         threads: CPU threads of one operator, but at least two of a matrix product; None leaves the choice to MindSpore
             (all cores).
 
     Raises:
-        UserError: the name is unknown, MindSpore cannot use the device, or the process computes otherwise already.
+        UserError: the name is unknown, the device or what it needs is missing, MindSpore was imported too early for a
+            GPU, or the process computes otherwise already.
     """
     if target not in DEVICES:
         raise UserError(f"device {target!r} is not known{nearest(target.upper(), DEVICES)}; use CPU or GPU")
@@ -42,15 +46,17 @@ def use_device(target: str = "CPU", threads: int | None = None) -> None:
         if threads < 1:
             raise UserError(f"threads is {threads}; give a whole number from 1")
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the kernels are loaded
-    import mindspore as ms
+    early = "mindspore" in sys.modules
+    with ready_for_mindspore() if target == "GPU" else contextlib.nullcontext():
+        import mindspore as ms
 
-    try:
-        ms.set_device(target)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"MindSpore cannot use the device {target} ({str(error).splitlines()[0].split('. ')[0]}); "
-            "a GPU needs an NVIDIA card with a driver and the CUDA 11 libraries; --device CPU works everywhere"
-        ) from error
+        try:
+            ms.set_device(target)
+        except (RuntimeError, ValueError) as error:
+            remedy = "python run/doctor.py tells what is missing; --device CPU works everywhere"
+            if early:
+                remedy = "MindSpore was imported before: call device.use_device first, before any model is imported"
+            raise UserError(f"MindSpore cannot use the device {target} ({refusal(error)}); {remedy}") from error
     ms.set_context(mode=ms.GRAPH_MODE)
     if threads is not None:
         ms.runtime.dispatch_threads_num(1)

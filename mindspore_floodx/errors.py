@@ -47,12 +47,22 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def run_command(main: Callable[[], int | None]) -> None:
     """Runs `main` as a command: a `UserError` becomes one line on stderr and exit status 2.
 
+    So does an error of MindSpore's that `cuda_driver.explain_failure` knows, such as a device without enough memory.
+
     Ctrl-C gives exit status 130 and `Terminated` 143, each with one line, to which their message is added.
     """
     try:
         status = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except RuntimeError as error:
+        from .cuda_driver import explain_failure
+
+        sentence = explain_failure(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt as stop:
         by, status = ("SIGTERM", 143) if isinstance(stop, Terminated) else ("Ctrl-C", 130)

@@ -66,6 +66,7 @@ def test_version_is_the_installed_one():
         "resources",
         "standin-mlm",
         "demo",
+        "doctor",
         "convert",
     ],
 )

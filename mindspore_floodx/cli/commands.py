@@ -62,5 +62,9 @@ def demo() -> None:
     _run("mindspore_floodx.cli.demo")
 
 
+def doctor() -> None:
+    _run("mindspore_floodx.cli.doctor")
+
+
 def convert() -> None:
     _run("ckpt_convert.command")
