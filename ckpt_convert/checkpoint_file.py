@@ -128,7 +128,8 @@ def _assemble(
     array = data.view(dtype).reshape(shape)
     if kind == "BFloat16":
         upcast[name] = "bfloat16"
-        return np.asarray(array.astype(np.uint32) << 16).view(np.float32)  # bfloat16 is the upper half of float32
+        # bfloat16 is the upper half of float32; shifted by a plain 16, a scalar would become 64 bits wide
+        return np.asarray(array.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return as_float32(name, array, upcast)
 
 

@@ -104,7 +104,9 @@ def _archive_reviews(archive: Path) -> Iterator[tuple[str, str, str, bytes]]:
                 if file is None:
                     raise UserError(f"{archive}: {member.name} is not a plain file; download the archive again")
                 if member.size > MAX_REVIEW:
-                    raise UserError(f"{archive}: {member.name} has {member.size:,} bytes, which is no review; delete it")
+                    raise UserError(
+                        f"{archive}: {member.name} has {member.size:,} bytes, which is no review; delete it"
+                    )
                 yield match[1], match[2], member.name, file.read()
     except UserError:
         raise

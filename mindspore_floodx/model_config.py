@@ -55,7 +55,9 @@ def check_config(config: Any, path: str | Path) -> None:
     wrong = [problem for problem in sizes if problem]
     wrong += _float_problems(config)
     if config.get("position_embedding_type", "absolute") != "absolute":
-        wrong.append(f"position_embedding_type is {shown(config['position_embedding_type'])}, only 'absolute' is supported")
+        wrong.append(
+            f"position_embedding_type is {shown(config['position_embedding_type'])}, only 'absolute' is supported"
+        )
     wrong += [
         f"{name} is true, only a plain encoder is supported"
         for name in ("is_decoder", "add_cross_attention")

@@ -194,7 +194,7 @@ def _shards(index: Path) -> Iterator[Path]:
 
 
 def _read_safetensors(path: Path, upcast: dict[str, str]) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         _demand_plain_header(path)
@@ -209,8 +209,11 @@ def _read_safetensors(path: Path, upcast: dict[str, str]) -> dict[str, np.ndarra
         if bfloat16:
             with safe_open(path, framework="pt", backend="pread") as file:  # NumPy has no such type, PyTorch does
                 weights.update({name: file.get_tensor(name).float().numpy() for name in bfloat16})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error}); download or export it again") from None
+    except UserError:
+        raise
+    except Exception as error:  # the library's own, and NumPy's and PyTorch's for sizes that no tensor can have
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path} is not a whole safetensors file ({reason}); download or export it again") from None
     upcast.update(dict.fromkeys(bfloat16, "bfloat16"))
     return {name: as_float32(name, array, upcast) for name, array in weights.items()}
 
