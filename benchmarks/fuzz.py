@@ -154,8 +154,11 @@ _WORDS = st.sampled_from(["a", "text", "label", "0", "1", "-1", "x y", "é", "<b
 )
 _PIECES = _WORDS | _ODD_BYTES | st.binary(max_size=4)
 _ODD_JSON = st.sampled_from(
-    ["0", "-1", "1.5", "true", "null", '"x"', "[]", "{}", "1e400", "NaN", "9" * 40, "9" * 4400, "[" * 60 + "]" * 60]
-    + ['"\\ud800"', '"\\u0000"', '{"0": "a"}', '{"0": "a", "1": "b"}', '["a", "b"]', "10000000000", "1", "32", "2"]
+    [
+        *("0", "-1", "1.5", "true", "null", '"x"', "[]", "{}", "1e400", "NaN", "9" * 40, "9" * 4400),
+        *("[" * 60 + "]" * 60, '"\\ud800"', '"\\u0000"', '{"0": "a"}', '{"0": "a", "1": "b"}', '["a", "b"]'),
+        *("10000000000", "1", "2", "32"),
+    ]
 )
 
 
@@ -365,7 +368,7 @@ def _atheris_process(reader: str, seconds: float, number: int, failures: Path) -
 
     for name, module in list(sys.modules.items()):
         if name.startswith(("mindspore_floodx.", "ckpt_convert.")):
-            for attribute, value in list(vars(module).items()):
+            for value in list(vars(module).values()):
                 if getattr(value, "__module__", None) == name and type(value).__name__ == "function":
                     atheris.instrument_func(value)
     folder = Path(tempfile.mkdtemp(dir=_memory_disk()))

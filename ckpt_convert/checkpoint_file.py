@@ -95,7 +95,8 @@ def _entries(file: BinaryIO, end: int) -> Iterator[tuple[str, str, tuple[int, ..
     for number, message in _fields(file, 0, end):
         if number != 1 or isinstance(message, int):
             raise _DamagedError("it does not begin like one")
-        name, kind, dims, data = None, None, [], None
+        name, kind, data = None, None, None
+        dims: list[int] = []
         for field, value in _fields(file, *message):
             if field == 1:
                 name = _text(file, value)

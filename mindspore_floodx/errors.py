@@ -10,7 +10,6 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 
-
 _LONGEST = 4_000  # characters of a message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,36 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
+def read_model_config(path: Path) -> dict[str, Any]:
+    """Reads the config.json of a Hugging Face classifier of any architecture.
+
+    Raises:
+        UserError: it is no JSON object, or its classes or sizes are not believable; see `check_sizes`.
+    """
+    config = read_json(path, _MAX_FILE_BYTES)
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds a {type(config).__name__} where a JSON object with the model's fields belongs")
+    if problems := label_problems(config):
+        raise UserError(f"{path}: {problems[0]}; export the model again")
+    check_sizes(config, path)
+    return config
+
+
+def check_sizes(config: Mapping[str, Any], path: str | Path) -> None:
+    """Checks those of BERT's fields that a model of any architecture has, and the number of parameters they make.
+
+    Raises:
+        UserError: names every field that is out of bounds.
+    """
+    given = {name: config[name] for name in SIZES if config.get(name) is not None}
+    wrong = [problem for name, value in given.items() if (problem := _size_problem(name, value, SIZES[name]))]
+    wrong += _value_problems(config)
+    if not wrong and (count := parameter_count({**dict.fromkeys(SIZES, 1), **given, "num_labels": 1})) > MAX_PARAMETERS:
+        wrong.append(f"its sizes make {count:.2g} parameters, more than {MAX_PARAMETERS:.2g}")
+    if wrong:
+        raise UserError(f"{path} is no usable model configuration: " + "; ".join(wrong))
+
+
 def check_config(config: Any, path: str | Path) -> None:
     """Checks that `config` describes a BERT encoder of believable size; `path` is named in the message.
 
@@ -53,7 +84,7 @@ def check_config(config: Any, path: str | Path) -> None:
         raise UserError(f"{path} describes a model of type {shown(model_type)}, but only 'bert' is supported")
     sizes = [_size_problem(name, config.get(name), largest) for name, largest in SIZES.items()]
     wrong = [problem for problem in sizes if problem]
-    wrong += _float_problems(config)
+    wrong += _value_problems(config)
     if config.get("position_embedding_type", "absolute") != "absolute":
         wrong.append(
             f"position_embedding_type is {shown(config['position_embedding_type'])}, only 'absolute' is supported"
@@ -63,7 +94,7 @@ def check_config(config: Any, path: str | Path) -> None:
         for name in ("is_decoder", "add_cross_attention")
         if config.get(name)
     ]
-    wrong += _label_problems(config)
+    wrong += label_problems(config)
     if not wrong and config.get("pad_token_id") is not None and not _is_token(config["pad_token_id"], config):
         wrong.append(f"pad_token_id is {shown(config['pad_token_id'])}, expected 0 to {config['vocab_size'] - 1}")
     if not wrong and config["hidden_size"] % config["num_attention_heads"]:
@@ -119,7 +150,7 @@ def _is_token(value: Any, config: dict[str, Any]) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < config["vocab_size"]
 
 
-def _float_problems(config: dict[str, Any]) -> list[str]:
+def _value_problems(config: Mapping[str, Any]) -> list[str]:
     bounds = {
         "hidden_dropout_prob": (0, 1),
         "attention_probs_dropout_prob": (0, 1),
@@ -127,7 +158,8 @@ def _float_problems(config: dict[str, Any]) -> list[str]:
         "initializer_range": (0, 100),
         "layer_norm_eps": (0, 1),
     }
-    wrong = []
+    act = config.get("hidden_act")
+    wrong = [] if act is None or isinstance(act, str) else [f"hidden_act is {shown(act)}, expected a name"]
     for name, (low, high) in bounds.items():
         value = config.get(name)
         if value is None:  # absent or null: the standard value holds
@@ -137,7 +169,8 @@ def _float_problems(config: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def _label_problems(config: dict[str, Any]) -> list[str]:
+def label_problems(config: dict[str, Any]) -> list[str]:
+    """Returns what is wrong with `num_labels` and `id2label`."""
     id2label, num_labels = config.get("id2label"), config.get("num_labels")
     if num_labels is not None and (problem := _size_problem("num_labels", num_labels, MAX_LABELS)):
         return [problem]

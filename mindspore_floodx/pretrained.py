@@ -14,6 +14,7 @@ import numpy as np
 
 from .errors import UserError, nearest
 from .files import sha256_of
+from .model_config import read_model_config
 from .untrusted import parse_json, read_json, shown
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -116,6 +117,19 @@ def _complete(folder: Path) -> Path:
     return folder
 
 
+def check_model_files(folder: str | os.PathLike) -> None:
+    """Refuses a model folder that is damaged, as far as that is seen without reading its weights.
+
+    A command that writes calls this first, so that nothing is written for a model that cannot be opened.
+
+    Raises:
+        UserError: config.json is damaged or has absurd sizes, or a safetensors file's header does not fit the file.
+    """
+    read_model_config(Path(folder) / "config.json")
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        safetensors_types(path)
+
+
 def _looks_like_path(name: str) -> bool:
     """Whether `name` cannot be the id of a model on the hub, which is `name` or `owner/name`."""
     return name.startswith((".", "/", "~")) or name.endswith("/") or "\\" in name or name.count("/") > 1
@@ -196,26 +210,43 @@ def _shards(index: Path) -> Iterator[Path]:
 def _read_safetensors(path: Path, upcast: dict[str, str]) -> dict[str, np.ndarray]:
     from safetensors import safe_open
 
+    types = safetensors_types(path)
+    odd = [f"{name} ({kind})" for name, kind in types.items() if kind not in _SAFETENSORS_TYPES]
+    if odd:
+        raise UserError(f"{path} has tensors of unsupported types: {', '.join(odd)}")
     try:
-        _demand_plain_header(path)
         # pread, not mmap: the arrays are the only copy in memory, and a file that shrinks meanwhile is no SIGBUS
         with safe_open(path, framework="np", backend="pread") as file:
-            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-            odd = [f"{name} ({kind})" for name, kind in types.items() if kind not in _SAFETENSORS_TYPES]
-            if odd:
-                raise UserError(f"{path} has tensors of unsupported types: {', '.join(odd)}")
             weights = {name: file.get_tensor(name) for name, kind in types.items() if kind != "BF16"}
         bfloat16 = [name for name, kind in types.items() if kind == "BF16"]
         if bfloat16:
             with safe_open(path, framework="pt", backend="pread") as file:  # NumPy has no such type, PyTorch does
                 weights.update({name: file.get_tensor(name).float().numpy() for name in bfloat16})
-    except UserError:
-        raise
     except Exception as error:  # the library's own, and NumPy's and PyTorch's for sizes that no tensor can have
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not a whole safetensors file ({reason}); download or export it again") from None
+        raise _not_whole(path, error) from None
     upcast.update(dict.fromkeys(bfloat16, "bfloat16"))
     return {name: as_float32(name, array, upcast) for name, array in weights.items()}
+
+
+def safetensors_types(path: Path) -> dict[str, str]:
+    """Returns the types of a safetensors file's tensors, having read its header alone.
+
+    Raises:
+        UserError: the header is damaged, does not fit the file's size, or names a tensor twice.
+    """
+    from safetensors import safe_open
+
+    try:
+        _demand_plain_header(path)
+        with safe_open(path, framework="np", backend="pread") as file:
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}
+    except Exception as error:
+        raise _not_whole(path, error) from None
+
+
+def _not_whole(path: Path, error: Exception) -> UserError:
+    reason = str(error).partition("\n")[0]
+    return UserError(f"{path} is not a whole safetensors file ({reason}); download or export it again")
 
 
 def _demand_plain_header(path: Path) -> None:

@@ -276,7 +276,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no `setting: value` lines")
     _demand_known(content, path, extra=("methods",))
-    _demand_types(content, path)
+    demand_types(content, path)
     methods = content.get("methods") or {}
     if not isinstance(methods, dict):
         raise UserError(f"{path}: methods holds {shown(methods)}; write a method under it, and its settings under that")
@@ -286,7 +286,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise UserError(f"{path}: methods: {method} holds no `setting: value` lines")
         _demand_known(values, f"{path}: methods: {method}")
-        _demand_types(values, f"{path}: methods: {method}")
+        demand_types(values, f"{path}: methods: {method}")
     return content
 
 
@@ -297,7 +297,12 @@ def _demand_known(content: dict[str, Any], where: object, extra: tuple[str, ...]
             raise UserError(f"{where}: {shown(key)} is not a setting{nearest(str(key), known)}")
 
 
-def _demand_types(content: dict[str, Any], where: object) -> None:
+def demand_types(content: dict[str, Any], where: object) -> None:
+    """Checks the types of settings that were read from the file `where`; what is no setting is left aside.
+
+    Raises:
+        UserError: names the file and the setting.
+    """
     kinds = _kinds(TrainSettings)
     for key, value in content.items():
         try:

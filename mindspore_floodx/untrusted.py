@@ -7,16 +7,20 @@ brackets ends the recursion of whoever prints it later.
 
 from __future__ import annotations
 
+import io
 import json
 import reprlib
 import stat
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from .errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_JSON_BYTES = 256 << 20
 MAX_YAML_BYTES = 100_000  # PyYAML needs a second for this much, and a minute for numbers that are made to be slow
@@ -110,6 +114,41 @@ def can_be_written(content: Any) -> bool:
     return True
 
 
+def read_mapping(path: Path, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads a .json or .yaml file that maps names to values.
+
+    Raises:
+        UserError: as `read_json` or `read_yaml`, it holds something else, or one of `names` is absent.
+    """
+    content = read_json(path) if path.suffix == ".json" else read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no names with values; write it again")
+    if absent := [name for name in names if name not in content]:
+        raise UserError(f"{path} has no {absent[0]!r}; write it again")
+    return content
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Reads a CSV table of results whose `columns` hold numbers; a cell may be empty, which is NaN.
+
+    Raises:
+        UserError: as `read_bytes`; it is no table; it has no row; or a column is absent or holds something else.
+    """
+    import pandas as pd  # here: it takes a second, and most of what is read is no table
+
+    try:
+        table = pd.read_csv(io.BytesIO(read_bytes(path, MAX_JSON_BYTES)))
+    except ValueError as error:  # pandas' own errors and bytes that are not UTF-8
+        raise UserError(f"{path} is not a table ({error}); make the run again") from None
+    absent = [name for name in columns if name not in table.columns]
+    if absent or table.empty:
+        raise UserError(f"{path} has no {f'column {absent[0]!r}' if absent else 'row'}; make the run again")
+    odd = [name for name in columns if not pd.api.types.is_numeric_dtype(table[name])]
+    if odd:
+        raise UserError(f"{path}: column {odd[0]!r} holds something that is no number; make the run again")
+    return table
+
+
 def read_yaml(path: Path) -> Any:
     """Reads a YAML file of plain values, lists and mappings; an empty file is None.
 
@@ -135,12 +174,14 @@ class _PlainLoader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event: Any = self.peek_event()
         if isinstance(event, yaml.events.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, f"aliases are not taken (*{event.anchor})", event.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"aliases are not taken (*{event.anchor})", problem_mark=event.start_mark
+            )
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", event.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -148,7 +189,8 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         twice = _first_twice([key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
         if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"{shown(twice)} is there twice", node.start_mark)
+            mark: Any = node.start_mark
+            raise yaml.MarkedYAMLError(problem=f"{shown(twice)} is there twice", problem_mark=mark)
         return super().construct_mapping(node, deep)
 
 
