@@ -44,6 +44,7 @@ from .data import TextDataset, TextSplit
 from .errors import UserError
 from .files import write_json
 from .lock import locked
+from .pretrained import check_model_files
 
 _PACKAGES = ("textattack", "torch", "transformers", "nltk")
 
@@ -142,6 +143,7 @@ def attack(
     savings = Savings().without(without)
     count = workers.count if isinstance(workers, Workers) else number_of_workers(workers, threads)
     model_folder = find_victim(run_or_export, victim)
+    check_model_files(model_folder)
     labels = model_labels(model_folder)
     recorded = recorded_settings(run_or_export)
     if data is None:

@@ -166,6 +166,10 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
 
 
+def _refused(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
 class _PlainLoader(yaml.SafeLoader):
     """PyYAML's safe loader without aliases (so without merge bombs) and without keys that are there twice."""
 
@@ -174,14 +178,12 @@ class _PlainLoader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()
+        event = self.peek_event()
         if isinstance(event, yaml.events.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem=f"aliases are not taken (*{event.anchor})", problem_mark=event.start_mark
-            )
+            raise _refused(f"aliases are not taken (*{event.anchor})", event.start_mark)
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=event.start_mark)
+            raise _refused(f"nested more than {MAX_DEPTH} deep", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -189,8 +191,7 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         twice = _first_twice([key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
         if twice is not None:
-            mark: Any = node.start_mark
-            raise yaml.MarkedYAMLError(problem=f"{shown(twice)} is there twice", problem_mark=mark)
+            raise _refused(f"{shown(twice)} is there twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
