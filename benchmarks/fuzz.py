@@ -51,6 +51,7 @@ from mindspore_floodx.untrusted import can_be_written
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = 1 << 30  # bytes beyond the imports
 LONGEST = 4096  # bytes of an input of atheris
+MOST_SECONDS = 10  # of the processor, for one input
 
 
 # ---- what is done with a file: a value that is right, or a UserError
@@ -303,7 +304,9 @@ def read_hostile(reader: str, folder: Path, content: bytes) -> bool:
         anything but `UserError`: the reader is broken.
     """
     try:
+        started = time.process_time()
         READERS[reader][0](folder, content)
+        assert time.process_time() - started < MOST_SECONDS
     except UserError as error:
         assert any(path.name in str(error) for path in folder.iterdir()), error
         return False
@@ -382,7 +385,7 @@ def _atheris_process(reader: str, seconds: float, number: int, failures: Path) -
         f"-max_total_time={seconds:.0f}",
         f"-max_len={LONGEST}",
         "-rss_limit_mb=0",
-        "-timeout=20",
+        "-timeout=0",
         f"-seed={number + 1}",
     ]
     options += [f"-artifact_prefix={failures}/{reader}-", "-print_final_stats=1"]
@@ -417,7 +420,12 @@ def _limit_memory() -> None:
 def _run_process(reader: str, engine: str, seconds: float, number: int, failures: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, "--process", reader, engine, str(seconds), str(number), str(failures)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=environment, timeout=3 * seconds + 300
+        )
+    except subprocess.TimeoutExpired:
+        return {"executions": 0, "crashes": ["an input that a reader does not come to an end with"], "peak_mib": None}
     if engine == "hypothesis" and done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     runs = re.findall(r"stat::number_of_executed_units: (\d+)", done.stderr)

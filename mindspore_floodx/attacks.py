@@ -140,6 +140,10 @@ def attack(
     attack = settings.attack  # also where it was given by another of its names
     device = device.upper()
     check_victim(victim, device, threads)
+    if neighbours is not None:
+        from .attack_standin import read_neighbours
+
+        read_neighbours(neighbours)  # here to be refused before a folder is made; used where the recipe is built
     savings = Savings().without(without)
     count = workers.count if isinstance(workers, Workers) else number_of_workers(workers, threads)
     model_folder = find_victim(run_or_export, victim)
@@ -170,21 +174,30 @@ def attack(
     folder = Path(output_dir or run_or_export) / "attacks"
     variant = ("-mindspore" if victim == MINDSPORE else "", "-calibrated" if calibrate else "")
     results = folder / f"{attack}{''.join(variant)}"
+    started = time.perf_counter()
+    # before a folder is made: nothing is written for a model that cannot be opened; in a list, from which it is taken
+    opened = [job.victim.load()]
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(results))
         if count > 1 and not isinstance(workers, Workers):
             workers = stack.enter_context(Workers(count))
         kept = workers if isinstance(workers, Workers) else None
-        return _attack(job, examples, results, folder / f"clean{variant[0]}", kept, progress)
+        return _attack(job, opened, examples, results, folder / f"clean{variant[0]}", kept, progress, started)
 
 
 def _attack(
-    job: AttackJob, examples: _Examples, results: Path, clean_path: Path, workers: Workers | None, progress: bool
+    job: AttackJob,
+    opened: list[Any],
+    examples: _Examples,
+    results: Path,
+    clean_path: Path,
+    workers: Workers | None,
+    progress: bool,
+    started: float,
 ) -> dict[str, Any]:
-    """Does what `attack` says, with everything checked and the folder `results` locked."""
-    started = time.perf_counter()
+    """Does what `attack` says, with everything checked, the victim opened and the folder `results` locked."""
     data, split, ids = examples.data, examples.split, examples.ids
-    victim = job.victim.load()
+    victim = opened.pop()  # the only reference, so that it can be dropped below
     built = job.build(victim)
     demand_no_gradients(built, job.settings.attack, job.victim.kind, examples.calibrate)
     packages = (*_PACKAGES, "mindspore") if job.victim.kind == MINDSPORE else _PACKAGES

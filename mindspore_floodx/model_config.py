@@ -95,8 +95,6 @@ def check_config(config: Any, path: str | Path) -> None:
         if config.get(name)
     ]
     wrong += label_problems(config)
-    if not wrong and config.get("pad_token_id") is not None and not _is_token(config["pad_token_id"], config):
-        wrong.append(f"pad_token_id is {shown(config['pad_token_id'])}, expected 0 to {config['vocab_size'] - 1}")
     if not wrong and config["hidden_size"] % config["num_attention_heads"]:
         wrong.append(
             f"hidden_size {config['hidden_size']} is not a multiple of num_attention_heads "
@@ -146,10 +144,6 @@ def _size_problem(name: str, value: Any, largest: int) -> str | None:
     return None
 
 
-def _is_token(value: Any, config: dict[str, Any]) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < config["vocab_size"]
-
-
 def _value_problems(config: Mapping[str, Any]) -> list[str]:
     bounds = {
         "hidden_dropout_prob": (0, 1),
@@ -166,6 +160,9 @@ def _value_problems(config: Mapping[str, Any]) -> list[str]:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             wrong.append(f"{name} is {shown(value)}, expected a number from {low} to {high}")
+    pad, words = config.get("pad_token_id"), config.get("vocab_size")
+    if pad is not None and isinstance(words, int) and not (type(pad) is int and 0 <= pad < words):
+        wrong.append(f"pad_token_id is {shown(pad)}, expected 0 to {words - 1}")
     return wrong
 
 
