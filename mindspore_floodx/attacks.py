@@ -174,30 +174,21 @@ def attack(
     folder = Path(output_dir or run_or_export) / "attacks"
     variant = ("-mindspore" if victim == MINDSPORE else "", "-calibrated" if calibrate else "")
     results = folder / f"{attack}{''.join(variant)}"
-    started = time.perf_counter()
-    # before a folder is made: nothing is written for a model that cannot be opened; in a list, from which it is taken
-    opened = [job.victim.load()]
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(results))
         if count > 1 and not isinstance(workers, Workers):
             workers = stack.enter_context(Workers(count))
         kept = workers if isinstance(workers, Workers) else None
-        return _attack(job, opened, examples, results, folder / f"clean{variant[0]}", kept, progress, started)
+        return _attack(job, examples, results, folder / f"clean{variant[0]}", kept, progress)
 
 
 def _attack(
-    job: AttackJob,
-    opened: list[Any],
-    examples: _Examples,
-    results: Path,
-    clean_path: Path,
-    workers: Workers | None,
-    progress: bool,
-    started: float,
+    job: AttackJob, examples: _Examples, results: Path, clean_path: Path, workers: Workers | None, progress: bool
 ) -> dict[str, Any]:
-    """Does what `attack` says, with everything checked, the victim opened and the folder `results` locked."""
+    """Does what `attack` says, with everything checked and the folder `results` locked."""
+    started = time.perf_counter()
     data, split, ids = examples.data, examples.split, examples.ids
-    victim = opened.pop()  # the only reference, so that it can be dropped below
+    victim = job.victim.load()
     built = job.build(victim)
     demand_no_gradients(built, job.settings.attack, job.victim.kind, examples.calibrate)
     packages = (*_PACKAGES, "mindspore") if job.victim.kind == MINDSPORE else _PACKAGES
