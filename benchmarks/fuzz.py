@@ -168,15 +168,18 @@ def _rows(draw: Callable) -> bytes:
     kind = draw(st.integers(0, 2))
     if kind == 2:
         fields = st.tuples(st.sampled_from(["text", "label", "more", "text"]), _ODD_JSON)
-        lines = draw(st.lists(st.lists(fields, max_size=4), max_size=6))
+        lines = [[("text", f'"{text}"'), ("label", "1" * number)] for number, text in enumerate("ab", start=1)]
+        lines += draw(st.lists(st.lists(fields, max_size=4), max_size=3))
         body = "\n".join("{" + ", ".join(f'"{name}": {value}' for name, value in line) + "}" for line in lines)
         return bytes([kind]) + _damaged(draw, body.encode())
     mark = b"\t,"[kind : kind + 1]
     head = draw(st.sampled_from([[b"text", b"label"], [b"label", b"id", b"text"], [b"text", b"text", b"label"]]))
     field = st.lists(_PIECES, max_size=3).map(b"".join)
     whole = field if kind == 0 else field | field.map(lambda text: b'"' + text.replace(b'"', b'""') + b'"')
-    lines = draw(st.lists(st.lists(whole, min_size=len(head) - 1, max_size=len(head)), max_size=6))
-    ends = draw(st.sampled_from([b"\n", b"\r\n", b"\r"]))
+    lines = [[b"good", b"b", b"c"][: len(head)], [b"a", b"bad", b"d"][: len(head)]]
+    how_many = draw(st.sampled_from([(len(head), len(head)), (len(head) - 1, len(head))]))
+    lines += draw(st.lists(st.lists(whole, min_size=how_many[0], max_size=how_many[1]), max_size=4))
+    ends = draw(st.sampled_from([b"\n", b"\n", b"\r\n", b"\r"]))
     return bytes([kind]) + _damaged(draw, ends.join([mark.join(head), *(mark.join(line) for line in lines)]))
 
 
@@ -351,7 +354,7 @@ def keep(failures: Path, reader: str, content: bytes) -> None:
 
 def _hypothesis_process(reader: str, seconds: float, number: int, failures: Path) -> dict[str, Any]:
     started, run, taken, crashes = time.monotonic(), 0, 0, set()
-    with tempfile.TemporaryDirectory(dir=_memory_disk()) as name:
+    with tempfile.TemporaryDirectory(dir=memory_disk()) as name:
         _limit_memory()
         while time.monotonic() - started < seconds:
             number += 1
@@ -374,7 +377,7 @@ def _atheris_process(reader: str, seconds: float, number: int, failures: Path) -
             for value in list(vars(module).values()):
                 if getattr(value, "__module__", None) == name and type(value).__name__ == "function":
                     atheris.instrument_func(value)
-    folder = Path(tempfile.mkdtemp(dir=_memory_disk()))
+    folder = Path(tempfile.mkdtemp(dir=memory_disk()))
     corpus = folder / "corpus"
     corpus.mkdir()
     for index, content in enumerate(_examples(reader, number)):
@@ -406,7 +409,7 @@ def _examples(reader: str, number: int) -> Iterator[bytes]:
     yield from dict.fromkeys(found)
 
 
-def _memory_disk() -> str | None:
+def memory_disk() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a fast disk; the folder in it is ours
 
 
@@ -432,7 +435,9 @@ def _run_process(reader: str, engine: str, seconds: float, number: int, failures
     peak = re.findall(r"stat::peak_rss_mb:\s+(\d+)", done.stderr)
     failed = re.findall(r"Uncaught Python exception: ===\s*\n(.*)", done.stderr)
     if done.returncode and not failed:
-        failed = [f"the process ended with {done.returncode}: {done.stderr[-500:]}"]
+        why = re.findall(r"ERROR: libFuzzer: (.*)|^(\w*Error.*)$", done.stderr, re.MULTILINE)
+        failed = [f"the process ended with {done.returncode}: {why[-1] if why else done.stderr[-500:]}"]
+        (failures / f"{reader}-{engine}.log").write_text(done.stderr)
     executed = int(runs[-1]) if runs else 0
     return {"executions": executed, "crashes": failed, "peak_mib": int(peak[-1]) if peak else None}
 

@@ -33,7 +33,7 @@ _MINDSPORE_TYPES = {kind: name for name, kind in _NUMPY_TYPES.items() if name !=
 _SLICE_BYTES = 512 * 1024 * 1024  # as MindSpore splits tensors
 _TRAILER = b"crc_num"  # followed by 10 bytes: the CRC-32 of everything before, when saved with crc_check=True
 _MAX_TEXT = 10_000  # bytes of a name or a type
-_LARGEST_BESIDE_ZERO = 1 << 24  # size of a dimension of a tensor without elements
+_LARGEST_BESIDE_ZERO = 1 << 40  # bytes of a tensor without elements, if its sizes of 0 were 1
 _MAX_DIMENSIONS = 8  # MindSpore's own limit
 
 
@@ -122,8 +122,9 @@ def _assemble(
     dtype = _NUMPY_TYPES[kind]
     if shape == (0,) and data.size == dtype.itemsize:
         shape = ()  # older versions wrote a scalar so
-    # each on its own too: a size of 0 hides the others in their product
-    too_large = min(shape, default=0) < 0 or max(shape, default=0) > max(data.size, _LARGEST_BESIDE_ZERO)
+    # a size of 0 hides the others in their product, which NumPy takes all the same
+    apart_from_zeros = math.prod(size for size in shape if size) * dtype.itemsize
+    too_large = min(shape, default=0) < 0 or apart_from_zeros > max(data.size, _LARGEST_BESIDE_ZERO)
     if too_large or math.prod(shape) * dtype.itemsize != data.size:
         raise _DamagedError(f"tensor {name!r} claims shape {shape} of {kind} but has {data.size} bytes")
     array = data.view(dtype).reshape(shape)
