@@ -371,12 +371,14 @@ def _hypothesis_process(reader: str, seconds: float, number: int, failures: Path
 
 def _atheris_process(reader: str, seconds: float, number: int, failures: Path) -> None:
     import atheris
+    from atheris.instrument_bytecode import patch_code
 
     for name, module in list(sys.modules.items()):
         if name.startswith(("mindspore_floodx.", "ckpt_convert.")):
             for value in list(vars(module).values()):
                 if getattr(value, "__module__", None) == name and type(value).__name__ == "function":
-                    atheris.instrument_func(value)
+                    # without its hooks of comparisons, which lose references until the interpreter ends
+                    value.__code__ = patch_code(value.__code__, trace_dataflow=False)
     folder = Path(tempfile.mkdtemp(dir=memory_disk()))
     corpus = folder / "corpus"
     corpus.mkdir()

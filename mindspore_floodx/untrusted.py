@@ -139,7 +139,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(io.BytesIO(read_bytes(path, MAX_JSON_BYTES)))
     except ValueError as error:  # pandas' own errors and bytes that are not UTF-8
-        raise UserError(f"{path} is not a table ({error}); make the run again") from None
+        raise UserError(f"{path} is not a table ({' '.join(str(error).split())}); make the run again") from None
     absent = [name for name in columns if name not in table.columns]
     if absent or table.empty:
         raise UserError(f"{path} has no {f'column {absent[0]!r}' if absent else 'row'}; make the run again")
