@@ -99,7 +99,7 @@ def paired_outcome(first: str | Path, second: str | Path, attack: str) -> dict[s
     held = []
     for run in (first, second):
         records = read_records(Path(run) / "attacks" / attack / "examples.jsonl")
-        held.append({id: record["result"] == FAILED for id, record in records.items()})
+        held.append({id: record.get("result") == FAILED for id, record in records.items()})
     if held[0].keys() != held[1].keys():
         raise UserError(f"{first} and {second} were attacked on different examples; attack both with one --seed")
     only_first = sum(held[0][id] and not held[1][id] for id in held[0])

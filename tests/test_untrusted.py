@@ -45,17 +45,15 @@ def test_any_text_is_yaml_or_a_user_error(tmp_path_factory, text):
         assert str(path) in str(error)
 
 
-@pytest.mark.parametrize(
-    "text", ["a: !!int ''", "a: !!float _", "a: !!bool x", "a: !!timestamp x", "a: 1-1-1", "? [1]"]
-)
+@pytest.mark.parametrize("text", ["a: !!int ''", "a: !!float _", "a: !!bool x", "a: !!timestamp x", "? [1]"])
 def test_values_that_pyyaml_stumbles_over(tmp_path, text):
     (tmp_path / "a.yaml").write_text(text)
-    assert "not valid YAML" in refused(read_yaml, tmp_path / "a.yaml") if text != "a: 1-1-1" else True
+    assert "not valid YAML" in refused(read_yaml, tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(
     "text",
-    ["a: " + "1:" * 49_000 + "1", "[" + "a," * 49_000 + "]", "- " * 49_000, "a: 0x" + "F" * 90_000, "&a " * 9_999],
+    ["a: " + "1:" * 49_000 + "1", "[" + "a," * 20_000 + "]", "- " * 49_000, "a: 0x" + "F" * 90_000, "&a " * 9_999],
 )
 def test_yaml_that_is_made_to_be_slow(tmp_path, text):
     (tmp_path / "a.yaml").write_text(text)
