@@ -390,7 +390,7 @@ def _atheris_process(reader: str, seconds: float, number: int, failures: Path) -
         f"-max_total_time={seconds:.0f}",
         f"-max_len={LONGEST}",
         "-rss_limit_mb=0",
-        "-timeout=0",
+        f"-timeout={seconds + 1000:.0f}",  # atheris ends the process when this alarm rings, whatever it is doing
         f"-seed={number + 1}",
     ]
     options += [f"-artifact_prefix={failures}/{reader}-", "-print_final_stats=1"]
