@@ -33,6 +33,8 @@ _MINDSPORE_TYPES = {kind: name for name, kind in _NUMPY_TYPES.items() if name !=
 _SLICE_BYTES = 512 * 1024 * 1024  # as MindSpore splits tensors
 _TRAILER = b"crc_num"  # followed by 10 bytes: the CRC-32 of everything before, when saved with crc_check=True
 _MAX_TEXT = 10_000  # bytes of a name or a type
+_LARGEST_BESIDE_ZERO = 1 << 40  # bytes of a tensor without elements, if its sizes of 0 were 1
+_MAX_DIMENSIONS = 8  # MindSpore's own limit
 
 
 class _DamagedError(Exception):
@@ -93,14 +95,15 @@ def _entries(file: BinaryIO, end: int) -> Iterator[tuple[str, str, tuple[int, ..
     for number, message in _fields(file, 0, end):
         if number != 1 or isinstance(message, int):
             raise _DamagedError("it does not begin like one")
-        name, kind, dims, data = None, None, [], None
+        name, kind, data = None, None, None
+        dims: list[int] = []
         for field, value in _fields(file, *message):
             if field == 1:
                 name = _text(file, value)
             elif field == 2 and not isinstance(value, int):
                 for part, content in _fields(file, *value):
                     if part == 1:
-                        dims += _dimensions(file, content)
+                        dims += _dimensions(file, content, _MAX_DIMENSIONS - len(dims))
                     elif part == 2:
                         kind = _text(file, content)
                     elif part == 3 and not isinstance(content, int):
@@ -119,12 +122,16 @@ def _assemble(
     dtype = _NUMPY_TYPES[kind]
     if shape == (0,) and data.size == dtype.itemsize:
         shape = ()  # older versions wrote a scalar so
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != data.size:
+    # a size of 0 hides the others in their product, which NumPy takes all the same
+    apart_from_zeros = math.prod(size for size in shape if size) * dtype.itemsize
+    too_large = min(shape, default=0) < 0 or apart_from_zeros > max(data.size, _LARGEST_BESIDE_ZERO)
+    if too_large or math.prod(shape) * dtype.itemsize != data.size:
         raise _DamagedError(f"tensor {name!r} claims shape {shape} of {kind} but has {data.size} bytes")
     array = data.view(dtype).reshape(shape)
     if kind == "BFloat16":
         upcast[name] = "bfloat16"
-        return np.asarray(array.astype(np.uint32) << 16).view(np.float32)  # bfloat16 is the upper half of float32
+        # bfloat16 is the upper half of float32; shifted by a plain 16, a scalar would become 64 bits wide
+        return np.asarray(array.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return as_float32(name, array, upcast)
 
 
@@ -160,15 +167,19 @@ def _read_varint(file: BinaryIO, end: int) -> int:
     raise _DamagedError("a number of more than 10 bytes")
 
 
-def _dimensions(file: BinaryIO, content: int | tuple[int, int]) -> list[int]:
-    """Returns one dimension, or several where they are packed into one field."""
-    if isinstance(content, int):
+def _dimensions(file: BinaryIO, content: int | tuple[int, int], most: int) -> list[int]:
+    """Returns one dimension, or several where they are packed into one field; refuses more than `most`."""
+    if isinstance(content, int) and most > 0:
         return [content if content < 1 << 63 else content - (1 << 64)]
+    if isinstance(content, int) or content[1] - content[0] > most * 10:
+        raise _DamagedError(f"a tensor of more than {_MAX_DIMENSIONS} dimensions")
     start, end = content
     file.seek(start)
     sizes = []
     while file.tell() < end:
         sizes.append(_read_varint(file, end))
+    if len(sizes) > most:
+        raise _DamagedError(f"a tensor of more than {_MAX_DIMENSIONS} dimensions")
     return sizes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,9 @@ from tqdm import tqdm
 
 from .attack_metrics import share_interval
 from .data import TextSplit
+from .errors import UserError
 from .files import replacing, sha256_of, write_json
+from .untrusted import read_json
 
 
 def clean_results(
@@ -33,12 +34,8 @@ def clean_results(
         `attack_metrics.share_interval`), ``num_examples`` and ``seconds``; and the logits.
     """
     path, logits_path = folder / f"{name}.json", folder / f"{name}_logits.npy"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known["fingerprint"] == fingerprint and known["logits_sha256"] == sha256_of(logits_path):
-            return known, np.load(logits_path, allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # none, or not readable: measured now
+    if known := _known(path, logits_path, fingerprint, len(split)):
+        return known
     started = time.perf_counter()
     logits = predict_logits(victim, inputs_of(split), progress=progress)
     seconds = time.perf_counter() - started
@@ -55,6 +52,21 @@ def clean_results(
     }
     write_json(path, clean)
     return clean, logits
+
+
+def _known(path: Path, logits_path: Path, fingerprint: str, count: int) -> tuple[dict[str, Any], np.ndarray] | None:
+    """What an earlier attack left, or None: where there is nothing, or it is damaged, all is measured anew."""
+    try:
+        known = read_json(path)
+        if known["fingerprint"] != fingerprint or known["logits_sha256"] != sha256_of(logits_path):
+            return None
+        logits = np.array(np.load(logits_path, mmap_mode="r", allow_pickle=False))  # mapped, a shape cannot lie
+        low, high = known["clean_accuracy_interval"]
+        whole = 0 <= low <= known["clean_accuracy"] <= high <= 1 and known["num_examples"] == count
+        fits = logits.ndim == 2 and len(logits) == count and logits.dtype == np.float32
+        return (known, logits) if whole and fits and known["seconds"] >= 0 else None
+    except (UserError, OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
 
 
 def inputs_of(split: TextSplit) -> list[Any]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
+import re
 import shutil
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from .attack_metrics import FAILED, SKIPPED, SUCCEEDED
 from .errors import UserError
 from .files import replacing, replacing_folder, write_json
+from .untrusted import can_be_written, parse_json, read_bytes, read_json
 
+MAX_BYTES = 8 << 30  # of a journal; an example takes some kilobytes
 SYNC_SECONDS = 0.5  # what a power cut may cost; a killed process loses nothing that was added
 
 
@@ -101,16 +107,21 @@ class Journal:
 
     def _fingerprint_on_disk(self) -> str | None:
         try:
-            return json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))["fingerprint"]
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValueError, KeyError, TypeError):  # not ours, or damaged: its results belong to nothing known
-            return "unknown"
+            content = read_json(self.folder / "settings.json")
+        except UserError:  # damaged: its results belong to nothing known
+            return "unknown" if (self.folder / "settings.json").exists() else None
+        found = content.get("fingerprint") if isinstance(content, dict) else None
+        # it becomes part of a folder's name where results are set aside
+        return found if isinstance(found, str) and re.fullmatch("[0-9a-zA-Z-]{1,64}", found) else "unknown"
 
     def _read(self) -> dict[int, dict[str, Any]]:
         paths = (self.path, self._seconds_path)
-        records, seconds = (read_records(path) if path.is_file() else {} for path in paths)
-        return {id: {"seconds": None} | record | seconds.get(id, {}) for id, record in records.items()}
+        records, times = (read_records(path) if path.is_file() else {} for path in paths)
+        return {
+            id: record | {"seconds": _seconds_of(times.get(id, record))}
+            for id, record in records.items()
+            if can_be_counted(record)
+        }
 
     def _keep_aside(self, fingerprint: str) -> None:
         """Copies the folder to a name that is not taken yet: at every moment the results are in one place at least."""
@@ -124,18 +135,63 @@ class Journal:
 
 
 def read_records(path: str | os.PathLike) -> dict[int, dict[str, Any]]:
-    """Returns the records of a JSONL file by their `id`, the last one of each; lines cut short by a kill are left out.
+    """Returns the records of a JSONL file by their `id`, the last one of each; other lines are left out.
 
-    Lines end with a newline and nothing else: texts hold other characters that Python takes for ends of lines.
+    Such a line was cut short by a kill, or is not ours. Lines end with a newline and nothing else: texts hold other
+    characters that Python takes for ends of lines.
+
+    Raises:
+        UserError: the file cannot be read.
     """
     records: dict[int, dict[str, Any]] = {}
-    for line in Path(path).read_bytes().decode("utf-8", errors="replace").split("\n"):
+    for line in read_bytes(Path(path), MAX_BYTES).decode("utf-8", errors="replace").split("\n"):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
+        except ValueError:
+            continue
+        if "\\u" in line and not can_be_written(record):
+            continue
+        if isinstance(record, dict) and type(record.get("id")) is int:  # True would pass for 1
             records[record["id"]] = record
-        except (ValueError, KeyError, TypeError):
-            continue  # the line that was being written when the run was killed
     return records
+
+
+def can_be_counted(record: Mapping[str, Any]) -> bool:
+    """Says whether a record is one of an attack: what is there is of the right type, and `summarise` finds its counts.
+
+    The example of a record that is not is attacked again.
+    """
+    return (
+        record.get("result") in (SUCCEEDED, FAILED, SKIPPED)
+        and "queries" in record
+        and all(fits(record[name]) for name, fits in _FIELDS.items() if name in record)
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 53
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("queries", "num_words", "num_words_changed"), _is_count),
+    **dict.fromkeys(("label", "original_output", "perturbed_output"), _is_count),
+    **dict.fromkeys(
+        ("original_scores", "perturbed_scores"), lambda value: isinstance(value, list) and all(map(_is_number, value))
+    ),
+    **dict.fromkeys(
+        ("original", "perturbed"),
+        lambda value: isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
+    ),
+}
+
+
+def _seconds_of(record: dict[str, Any]) -> float | None:
+    seconds = record.get("seconds")
+    return seconds if _is_number(seconds) else None
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -172,13 +172,13 @@ def _replacements(settings: AttackSettings, module: Any, savings: Savings) -> li
 
 
 def _with_masked_lm(settings: AttackSettings, savings: Savings) -> Callable[..., Any]:
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
+    from transformers import AutoModelForMaskedLM
 
     from .attack_swaps import MaskedLMSwap
+    from .attack_transformer import load_transformer
 
     source = os.fspath(settings.masked_lm or needs.MASKED_LM)
-    model = AutoModelForMaskedLM.from_pretrained(source, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    tokenizer, model = load_transformer(source, AutoModelForMaskedLM, "a masked language model")
 
     def build(**arguments: Any) -> Any:
         if settings.attack == "bertattack":  # its own number of candidates is not taken

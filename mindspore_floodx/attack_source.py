@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from .data import TextDataset, TextSplit, load_dataset, load_files
 from .errors import UserError, nearest
+from .model_config import labels_of, read_model_config
+from .settings import DATA_SETTINGS, demand_types
+from .untrusted import read_yaml
 
 _ENTAILMENT = ("premise", "hypothesis")
 
@@ -40,7 +41,7 @@ def recorded_settings(run_or_export: str | os.PathLike) -> dict[str, Any]:
     """Returns the settings of a run (config.yaml), given it, its ``export/`` or its ``checkpoint/``; {} without one.
 
     Raises:
-        UserError: config.yaml cannot be read.
+        UserError: config.yaml cannot be read, or a setting in it that is used here is of the wrong type.
     """
     folder = Path(run_or_export)
     path = folder / "config.yaml"
@@ -48,12 +49,10 @@ def recorded_settings(run_or_export: str | os.PathLike) -> dict[str, Any]:
         path = folder.parent / "config.yaml"
     if not path.is_file():
         return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a list of settings; was it written by run/train.py?")
+    demand_types({name: content[name] for name in (*DATA_SETTINGS, "max_length", "seed") if name in content}, path)
     return content
 
 
@@ -104,15 +103,10 @@ def model_labels(export: Path) -> list[str]:
     """Returns the names of an exported model's classes in the order of its logits, from its config.json.
 
     Raises:
-        UserError: config.json is damaged, or has no complete id2label.
+        UserError: config.json is damaged, of absurd size, or has no complete id2label.
     """
     path = export / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        names = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(config.get("num_labels", 2))}
-        return [names[str(i)] for i in range(len(names))]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"cannot read the classes of {path} ({error}); export the model again") from error
+    return list(labels_of(read_model_config(path)).values())
 
 
 def match_labels(dataset: TextDataset, names: list[str], export: Path) -> TextSplit:
@@ -143,8 +137,8 @@ def match_columns(model_folder: Path, split: TextSplit) -> None:
     Raises:
         UserError: pairs, and config.json says ``type_vocab_size`` 1.
     """
-    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
-    if split.pairs is not None and config.get("type_vocab_size", 2) < 2:
+    config = read_model_config(model_folder / "config.json")
+    if split.pairs is not None and config.get("type_vocab_size", 2) == 1:
         raise UserError(f"the model in {model_folder} reads one text (type_vocab_size 1), but the data has pairs")
 
 

@@ -5,7 +5,6 @@ Figures obtained with them compare models with each other, not with papers.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from .attack_repeats import Remembered
 from .attack_savings import Savings
 from .errors import UserError
 from .pretrained import find_model
+from .untrusted import read_json, shown
 
 
 class NeighbourLists(textattack.shared.AbstractWordEmbedding):
@@ -61,17 +61,14 @@ def read_neighbours(path: str | os.PathLike) -> dict[str, list[str]]:
         UserError: no such file, not JSON, or not of that form.
     """
     path = Path(path)
-    try:
-        lists = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"the neighbour file {path} does not exist; give another one with --neighbours") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the neighbour file {path}: {error}") from error
+    if not path.exists():
+        raise UserError(f"the neighbour file {path} does not exist; give another one with --neighbours")
+    lists = read_json(path)
     if not isinstance(lists, dict):
         raise UserError(f"the neighbour file {path} must hold a JSON object that maps a word to a list of words")
     for word, near in lists.items():
         if not isinstance(near, list) or not all(isinstance(other, str) for other in near):
-            raise UserError(f"in the neighbour file {path} the entry {word!r} is not a list of words")
+            raise UserError(f"in the neighbour file {path} the entry {shown(word)} is not a list of words")
     return lists
 
 

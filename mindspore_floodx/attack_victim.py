@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from .attack_forward import PackedBert, Tokens, can_be_packed, tokens_of
 from .attack_library import textattack
 from .attack_repeats import Remembered
 from .attack_savings import Savings
+from .attack_transformer import load_transformer
 from .errors import UserError
 
 Input = str | tuple[str, str]
@@ -41,12 +42,7 @@ class Victim(textattack.models.wrappers.HuggingFaceModelWrapper):
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("PyTorch finds no GPU here; use --device CPU, or install its CUDA build")
         torch.set_num_threads(threads)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{folder} cannot be loaded as a text classifier: {reason}") from error
+        tokenizer, model = load_transformer(folder, AutoModelForSequenceClassification, "a text classifier")
         super().__init__(model.eval().to(device), tokenizer)
         limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None), max_length]
         self.max_tokens = min(limit for limit in limits if limit is not None)

@@ -73,12 +73,13 @@ def build_victim(
         from .attack_victim import Victim  # imports PyTorch and TextAttack: seconds
 
         opened = Victim(folder, max_length, DEVICES[device], threads, savings)
-    known, words = opened.model.config.vocab_size, len(opened.tokenizer)
-    if words > known:
-        raise UserError(
-            f"the tokenizer in {folder} has {words} words, but the model knows {known}; copy there the tokenizer that "
-            f"the model was trained with"
-        )
+    try:
+        logits = opened(["a"])
+    except Exception as error:  # what a model of odd settings does when it is run
+        raise UserError(f"the model in {folder} cannot read a text: {str(error).partition(chr(10))[0]}") from error
+    opened.forget()
+    if not logits.isfinite().all():
+        raise UserError(f"the model in {folder} gives logits that are no numbers; its weights are damaged")
     return opened
 
 

@@ -44,6 +44,7 @@ from .data import TextDataset, TextSplit
 from .errors import UserError
 from .files import write_json
 from .lock import locked
+from .pretrained import check_model_files
 
 _PACKAGES = ("textattack", "torch", "transformers", "nltk")
 
@@ -139,9 +140,14 @@ def attack(
     attack = settings.attack  # also where it was given by another of its names
     device = device.upper()
     check_victim(victim, device, threads)
+    if neighbours is not None:
+        from .attack_standin import read_neighbours
+
+        read_neighbours(neighbours)  # here to be refused before a folder is made; used where the recipe is built
     savings = Savings().without(without)
     count = workers.count if isinstance(workers, Workers) else number_of_workers(workers, threads)
     model_folder = find_victim(run_or_export, victim)
+    check_model_files(model_folder)
     labels = model_labels(model_folder)
     recorded = recorded_settings(run_or_export)
     if data is None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from tabulate import tabulate
 
 from .attack_journal import read_records
 from .attack_metrics import FAILED
 from .errors import UserError
 from .files import replacing
+from .settings import demand_types
+from .untrusted import read_mapping, read_table
 
 NAMES = {"finetune": "fine-tuning", "flooding": "flooding"}
+FIGURES = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate", "avg_queries", "num_examples")
 COLUMNS = ("method", "Clean%", "Aua%", "Suc%", "#Query", "train loss", "eval loss", "flooded steps")
 
 
@@ -30,18 +31,23 @@ def read_run(run: str | Path, attack: str) -> dict[str, Any]:
     """
     run = Path(run)
     try:
-        settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-        summary = json.loads((run / "attacks" / attack / "summary.json").read_text(encoding="utf-8"))
-        steps, epochs = pd.read_csv(run / "log.csv"), pd.read_csv(run / "epochs.csv")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        settings = read_mapping(run / "config.yaml", ("method", "flood_level"))
+        demand_types(settings, run / "config.yaml")
+        summary = read_mapping(run / "attacks" / attack / "summary.json", (*FIGURES, "seconds_attacking"))
+        steps = read_table(run / "log.csv", ("flooded",))
+        epochs = read_table(run / "epochs.csv", ("epoch", "train_loss", "eval_loss", "seconds"))
+    except UserError as error:
         raise UserError(f"{run} is no finished run with the attack {attack} ({error}); train and attack it") from None
+    odd = [name for name in FIGURES if not isinstance(summary[name], (int, float, type(None)))]
+    if odd or epochs[["epoch", "eval_loss"]].isna().to_numpy().any():
+        where = f"attacks/{attack}/summary.json: {odd[0]}" if odd else "epochs.csv: eval_loss"
+        raise UserError(f"{run}/{where} is no number; train and attack it again")
     last, best = epochs.iloc[-1], epochs.loc[epochs["eval_loss"].idxmin()]
-    figures = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate", "avg_queries", "num_examples")
     return {
         "run": run.name,
         "method": settings["method"],
         "flood_level": settings["flood_level"],
-        **{name: summary[name] for name in figures},
+        **{name: summary[name] for name in FIGURES},
         "train_loss": float(last["train_loss"]),
         "eval_loss": float(last["eval_loss"]),
         "lowest_eval_loss": float(best["eval_loss"]),
@@ -93,7 +99,7 @@ def paired_outcome(first: str | Path, second: str | Path, attack: str) -> dict[s
     held = []
     for run in (first, second):
         records = read_records(Path(run) / "attacks" / attack / "examples.jsonl")
-        held.append({id: record["result"] == FAILED for id, record in records.items()})
+        held.append({id: record.get("result") == FAILED for id, record in records.items()})
     if held[0].keys() != held[1].keys():
         raise UserError(f"{first} and {second} were attacked on different examples; attack both with one --seed")
     only_first = sum(held[0][id] and not held[1][id] for id in held[0])
@@ -111,6 +117,7 @@ def plot(runs: Sequence[str | Path], rows: Sequence[dict[str, Any]], target: str
     import matplotlib.pyplot as plt
     import numpy as np
 
+    plt.rcParams["text.parse_math"] = False  # names may hold dollar signs
     epochs = [pd.read_csv(Path(run) / "epochs.csv") for run in runs]
     top = 1.05 * max(float(each[["train_loss", "eval_loss"]].to_numpy().max()) for each in epochs)
     figure, axes = plt.subplots(

@@ -22,6 +22,7 @@ from .safe_pickle import load_plain
 WORDS, WIDTH = 65_713, 300
 NEIGHBOURS = 100  # kept for each word; no recipe asks for more than 50
 LANDMARK = ("fawn", -0.022007)  # a word and its first number, which TextAttack's own tests expect
+_LONGEST_LINE = 20_000  # characters; a longer one is cut, and then no word with its numbers
 _SPARE = 32  # more candidates than wanted, before they are sorted by exact distances
 
 
@@ -39,7 +40,7 @@ def read_text(path: str | os.PathLike, words: int = WORDS, width: int = WIDTH) -
     vectors = np.empty((words, width), dtype=np.float32)
     with path.open(encoding="utf-8") as file:
         try:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), ""), start=1):
                 word, *values = line.rstrip("\n").rstrip(" ").split(" ")
                 if number > words:
                     raise UserError(f"{path.name} has more than {words:,} lines; these are other vectors")

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import demo_corpus, hub, official
 from .errors import UserError, nearest
+from .model_config import MAX_LABELS
 from .readers import read_rows
 from .splits import TextDataset, TextSplit, label_text, require_two_classes, split_from_rows
 
@@ -110,6 +111,11 @@ def load_files(
     rows = read_rows(train, columns)
     label_names = _sorted_labels(label_text(value) for value in rows.fields[label_column])
     label_ids = {label: position for position, label in enumerate(label_names)}
+    if len(label_names) > MAX_LABELS:
+        raise UserError(
+            f"{train}: column {label_column!r} has {len(label_names):,} different labels, more than {MAX_LABELS:,}; "
+            "name the column of the labels"
+        )
     split = split_from_rows("train", rows, text_columns, label_column, label_ids)
     require_two_classes(split, label_names, f"check the label column {label_column!r}")
     if evaluation is not None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ import numpy as np
 
 from .errors import UserError
 from .files import replacing
+from .model_config import read_model_config
+from .untrusted import shown
 
 if TYPE_CHECKING:
     from .data import TextSplit
@@ -62,7 +65,8 @@ def load_tokenizer(folder: str | os.PathLike) -> Any:
     """Returns the `transformers.BertTokenizerFast` of a model folder (tokenizer.json or vocab.txt).
 
     Raises:
-        UserError: the folder has neither file, or they cannot be read.
+        UserError: the folder has neither file, they cannot be read, or they belong to a model with another vocabulary
+            than that of the config.json beside them.
     """
     from transformers import BertTokenizerFast  # imported late: it takes seconds
 
@@ -72,9 +76,37 @@ def load_tokenizer(folder: str | os.PathLike) -> Any:
             f"{folder}: no vocabulary (tokenizer.json or vocab.txt); copy it there from the folder the model came from"
         )
     try:
-        return BertTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = BertTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception
         raise UserError(f"{folder}: the tokenizer files cannot be read ({error}); copy them there again") from error
+    config = folder / "config.json"
+    check_tokenizer(tokenizer, folder, read_model_config(config).get("vocab_size") if config.is_file() else None)
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: Any, folder: str | os.PathLike, vocab_size: int | None) -> None:
+    """Refuses a tokenizer of `folder` that cannot read a text, or gives ids that a model has no embedding for.
+
+    Raises:
+        UserError: names the folder and what is wrong.
+    """
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if vocab_size is not None and largest >= vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has ids up to {largest}, but the model in config.json has {vocab_size} words; "
+            "copy there the tokenizer that the model was trained with"
+        )
+    longest = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, (int, float)) or not longest >= 5:
+        raise UserError(f"{folder}: tokenizer_config.json has the model_max_length {shown(longest)}; expected a length")
+    try:
+        found = tokenizer("a word, and \u2603 and \U0001f9ff", "a pair")["input_ids"]  # two that no vocabulary has
+    except BaseException as error:  # bare Exception here too, and a panic of the library, which is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        raise UserError(f"{folder}: the tokenizer cannot read a text ({error}); copy its files there again") from error
+    if not found:
+        raise UserError(f"{folder}: the tokenizer makes nothing of a text; copy its files there again")
 
 
 def encode(
@@ -186,7 +218,7 @@ def _read(path: Path, split: TextSplit) -> EncodedSplit | None:
                 labels=stored["labels"],
                 pad_id=int(stored["pad_id"]),
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error):
         return None
     whole = (
         np.array_equal(encoded.labels, split.labels)

@@ -7,7 +7,10 @@ import difflib
 import signal
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+
+_LONGEST = 4_000  # characters of a message
 
 
 class UserError(Exception):
@@ -44,6 +47,22 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
+def has_controls(text: str) -> bool:
+    """Says whether `text` has control characters (also tabs and ends of lines) or halves of surrogate pairs."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+def printable(text: str) -> str:
+    """Returns `text` with its control characters escaped, so that what a file holds cannot steer the terminal."""
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)
+
+
+def _one_line(message: str) -> str:
+    """A message as one line of bearable length: it may quote names and values from a hostile file."""
+    line = printable(message).replace("\n", "\\n")
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 100]} ... {line[-90:]}"
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Runs `main` as a command: a `UserError` becomes one line on stderr and exit status 2.
 
@@ -54,7 +73,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     try:
         status = main() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
         status = 2
     except RuntimeError as error:
         from .cuda_driver import explain_failure

@@ -17,8 +17,11 @@ import numpy as np
 
 from .errors import UserError
 from .splits import TextSplit
+from .untrusted import read_bytes
 
 LABEL_NAMES = ("neg", "pos")
+MAX_REVIEW = 1_000_000  # bytes; the longest real one has 14,000
+MAX_REVIEWS = 1_000_000  # of all four folders; there are 50,000
 ARCHIVES = ("aclImdb_v1.tar.gz", "aclImdb.tar.gz", "aclImdb.tar.xz", "aclImdb.tar.bz2", "aclImdb.tar")
 _MEMBER = re.compile(r"(?:\./)?aclImdb/(train|test)/(neg|pos)/[^/]+\.txt")
 
@@ -55,7 +58,9 @@ def splits_of(reviews: Iterable[tuple[str, str, str, bytes]], where: Path) -> tu
     """
     found: dict[str, list[tuple[bytes, str, int]]] = {"train": [], "test": []}
     bad: list[str] = []
-    for split, label, member, content in reviews:
+    for number, (split, label, member, content) in enumerate(reviews):
+        if number == MAX_REVIEWS:
+            raise UserError(f"{where}: there are more than {MAX_REVIEWS:,} reviews; copy the real data set there")
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -85,11 +90,7 @@ def _folder_reviews(folder: Path) -> Iterator[tuple[str, str, str, bytes]]:
     for split in ("train", "test"):
         for label in LABEL_NAMES:
             for path in sorted((folder / split / label).glob("*.txt")):
-                try:
-                    content = path.read_bytes()
-                except OSError as error:
-                    raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
-                yield split, label, f"{split}/{label}/{path.name}", content
+                yield split, label, f"{split}/{label}/{path.name}", read_bytes(path, MAX_REVIEW)
 
 
 def _archive_reviews(archive: Path) -> Iterator[tuple[str, str, str, bytes]]:
@@ -102,6 +103,12 @@ def _archive_reviews(archive: Path) -> Iterator[tuple[str, str, str, bytes]]:
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is None:
                     raise UserError(f"{archive}: {member.name} is not a plain file; download the archive again")
+                if member.size > MAX_REVIEW:
+                    raise UserError(
+                        f"{archive}: {member.name} has {member.size:,} bytes, which is no review; delete it"
+                    )
                 yield match[1], match[2], member.name, file.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # tarfile's, zlib's, lzma's and bz2's own, and what a damaged number raises
         raise UserError(f"{archive}: the archive cannot be read ({error}); download it again") from error

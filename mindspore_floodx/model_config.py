@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, has_controls
+from .untrusted import read_json, shown
 
 # What the encoder needs to know, with the largest value that is believed. The bounds lie far above every published
 # BERT; they exist so that a damaged or hostile file is refused before memory is taken.
@@ -34,18 +34,41 @@ def read_config(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.is_dir():
         path = path / "config.json"
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise UserError(f"{path} is larger than {_MAX_FILE_BYTES:,} bytes, so it is no model configuration")
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: a model folder needs its config.json") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise UserError(f"{path} is not valid JSON ({error}); download or export the model again") from None
+    if not path.exists():
+        raise UserError(f"{path} is missing: a model folder needs its config.json")
+    config = read_json(path, _MAX_FILE_BYTES)
     check_config(config, path)
     return config
+
+
+def read_model_config(path: Path) -> dict[str, Any]:
+    """Reads the config.json of a Hugging Face classifier of any architecture.
+
+    Raises:
+        UserError: it is no JSON object, or its classes or sizes are not believable; see `check_sizes`.
+    """
+    config = read_json(path, _MAX_FILE_BYTES)
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds a {type(config).__name__} where a JSON object with the model's fields belongs")
+    if problems := label_problems(config):
+        raise UserError(f"{path}: {problems[0]}; export the model again")
+    check_sizes(config, path)
+    return config
+
+
+def check_sizes(config: Mapping[str, Any], path: str | Path) -> None:
+    """Checks those of BERT's fields that a model of any architecture has, and the number of parameters they make.
+
+    Raises:
+        UserError: names every field that is out of bounds.
+    """
+    given = {name: config[name] for name in SIZES if config.get(name) is not None}
+    wrong = [problem for name, value in given.items() if (problem := _size_problem(name, value, SIZES[name]))]
+    wrong += _value_problems(config)
+    if not wrong and (count := parameter_count({**dict.fromkeys(SIZES, 1), **given, "num_labels": 1})) > MAX_PARAMETERS:
+        wrong.append(f"its sizes make {count:.2g} parameters, more than {MAX_PARAMETERS:.2g}")
+    if wrong:
+        raise UserError(f"{path} is no usable model configuration: " + "; ".join(wrong))
 
 
 def check_config(config: Any, path: str | Path) -> None:
@@ -58,18 +81,20 @@ def check_config(config: Any, path: str | Path) -> None:
         raise UserError(f"{path} holds a {type(config).__name__} where a JSON object with the model's fields belongs")
     model_type = config.get("model_type", "bert")  # files from before 2020 have no model_type
     if model_type != "bert":
-        raise UserError(f"{path} describes a model of type {str(model_type)[:40]!r}, but only 'bert' is supported")
+        raise UserError(f"{path} describes a model of type {shown(model_type)}, but only 'bert' is supported")
     sizes = [_size_problem(name, config.get(name), largest) for name, largest in SIZES.items()]
     wrong = [problem for problem in sizes if problem]
-    wrong += _float_problems(config)
+    wrong += _value_problems(config)
     if config.get("position_embedding_type", "absolute") != "absolute":
-        wrong.append(f"position_embedding_type is {config['position_embedding_type']!r}, only 'absolute' is supported")
+        wrong.append(
+            f"position_embedding_type is {shown(config['position_embedding_type'])}, only 'absolute' is supported"
+        )
     wrong += [
         f"{name} is true, only a plain encoder is supported"
         for name in ("is_decoder", "add_cross_attention")
         if config.get(name)
     ]
-    wrong += _label_problems(config)
+    wrong += label_problems(config)
     if not wrong and config["hidden_size"] % config["num_attention_heads"]:
         wrong.append(
             f"hidden_size {config['hidden_size']} is not a multiple of num_attention_heads "
@@ -113,13 +138,13 @@ def _size_problem(name: str, value: Any, largest: int) -> str | None:
     if value is None:
         return f"{name} is missing"
     if isinstance(value, bool) or not isinstance(value, int):
-        return f"{name} is {str(value)[:40]!r}, expected a whole number"
+        return f"{name} is {shown(value)}, expected a whole number"
     if not 1 <= value <= largest:
-        return f"{name} is {value if abs(value) < 10**30 else 'enormous'}, expected 1 to {largest:,}"
+        return f"{name} is {shown(value)}, expected 1 to {largest:,}"
     return None
 
 
-def _float_problems(config: dict[str, Any]) -> list[str]:
+def _value_problems(config: Mapping[str, Any]) -> list[str]:
     bounds = {
         "hidden_dropout_prob": (0, 1),
         "attention_probs_dropout_prob": (0, 1),
@@ -127,19 +152,22 @@ def _float_problems(config: dict[str, Any]) -> list[str]:
         "initializer_range": (0, 100),
         "layer_norm_eps": (0, 1),
     }
-    wrong = []
+    act = config.get("hidden_act")
+    wrong = [] if act is None or isinstance(act, str) else [f"hidden_act is {shown(act)}, expected a name"]
     for name, (low, high) in bounds.items():
         value = config.get(name)
         if value is None:  # absent or null: the standard value holds
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            wrong.append(f"{name} is {str(value)[:40]!r}, expected a number from {low} to {high}")
-        elif not math.isfinite(value):
-            wrong.append(f"{name} is not finite")
+            wrong.append(f"{name} is {shown(value)}, expected a number from {low} to {high}")
+    pad, words = config.get("pad_token_id"), config.get("vocab_size")
+    if pad is not None and isinstance(words, int) and not (type(pad) is int and 0 <= pad < words):
+        wrong.append(f"pad_token_id is {shown(pad)}, expected 0 to {words - 1}")
     return wrong
 
 
-def _label_problems(config: dict[str, Any]) -> list[str]:
+def label_problems(config: dict[str, Any]) -> list[str]:
+    """Returns what is wrong with `num_labels` and `id2label`."""
     id2label, num_labels = config.get("id2label"), config.get("num_labels")
     if num_labels is not None and (problem := _size_problem("num_labels", num_labels, MAX_LABELS)):
         return [problem]
@@ -149,6 +177,6 @@ def _label_problems(config: dict[str, Any]) -> list[str]:
         return [f"id2label is not an object with 1 to {MAX_LABELS:,} labels"]
     if set(id2label) != {str(index) for index in range(len(id2label))}:
         return [f'id2label does not number its {len(id2label)} labels from "0" to "{len(id2label) - 1}"']
-    if not all(isinstance(label, str) for label in id2label.values()):
-        return ["id2label has a label that is not text"]
+    if not all(isinstance(label, str) and not has_controls(label) for label in id2label.values()):
+        return ["id2label has a label that is not text, or has control characters"]
     return []

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from .files import replacing
+from .model_config import labels_of, read_config
+from .untrusted import read_mapping, read_table
+
+_TITLE = ("dataset", "method", "model", "seed", "flood_level", "sub_epochs", "accordance")
 
 
 def plot_training(run: str | Path) -> Path:
     """Draws plots/training.png of a run folder: training loss per step, evaluation loss and accuracy per epoch."""
     plt = _pyplot()
     run = Path(run)
-    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    steps, epochs = pd.read_csv(run / "log.csv"), pd.read_csv(run / "epochs.csv")
+    settings = read_mapping(run / "config.yaml", _TITLE)
+    steps = read_table(run / "log.csv", ("step", "loss"))
+    epochs = read_table(run / "epochs.csv", ("epoch", "eval_loss", "eval_accuracy"))
     per_epoch = len(steps) / max(len(epochs), 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
     x = steps["step"] / per_epoch
@@ -53,8 +56,8 @@ def plot_accordance(run: str | Path) -> Path:
     """
     plt = _pyplot()
     run = Path(run)
-    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    rows, classes = pd.read_csv(run / "accordance.csv"), pd.read_csv(run / "accordance_classes.csv")
+    settings = read_mapping(run / "config.yaml", _TITLE)
+    rows, classes = read_series(run), pd.read_csv(run / "accordance_classes.csv")
     epochs = rows["step"] / rows["step"].iloc[-1] * rows["epoch"].iloc[-1]
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(12, 4.5), constrained_layout=True, gridspec_kw={"width_ratios": [2.2, 1]}
@@ -169,7 +172,7 @@ def draw_noise_curves(curves: dict[str, pd.DataFrame]) -> Any:
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
     left.set_ylim(0, 1.05 * left.dataLim.ymax)
-    labels = [name.replace("$", r"\$") for name in curves]  # no formula is meant
+    labels = list(curves)
     columns = max(1, 120 // (max(map(len, labels)) + 6))
     figure.legend(left.get_lines(), labels, frameon=False, loc="outside lower center", ncols=min(columns, len(labels)))
     return figure
@@ -193,7 +196,7 @@ def plot_timing(rows: Sequence[tuple[str, float, float]], targets: Sequence[Path
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(8, 1.3 + 0.32 * len(names)), constrained_layout=True)
     colours = ["0.6" if name == "finetune" else "C0" for name in names]
-    bars = axes.barh([name.replace("$", r"\$") for name in names], seconds, color=colours, height=0.7)
+    bars = axes.barh(list(names), seconds, color=colours, height=0.7)
     axes.bar_label(bars, [f"{ratio:.2f}x" for ratio in ratios], padding=4)
     axes.margins(y=0.02)
     axes.invert_yaxis()
@@ -210,10 +213,20 @@ def plot_timing(rows: Sequence[tuple[str, float, float]], targets: Sequence[Path
     plt.close(figure)
 
 
+def read_series(run: Path) -> pd.DataFrame:
+    """Returns a run's accordance.csv: a row for each sub-epoch.
+
+    Raises:
+        UserError: it cannot be read, or a column of it is absent or holds something else than numbers.
+    """
+    columns = ("step", "epoch", "accordance", "train_loss", "eval_loss", "snapshot")
+    return read_table(run / "accordance.csv", columns)
+
+
 def flood_decision(run: Path) -> dict[str, Any] | None:
     """Returns the content of a run's flood_level.json, or None if it has none."""
     path = run / "flood_level.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_mapping(path, ("level", "runs", "sub_epoch", "confirmed", "fired")) if path.exists() else None
 
 
 def class_names(run: Path) -> list[str] | None:
@@ -221,8 +234,7 @@ def class_names(run: Path) -> list[str] | None:
     path = run / "checkpoint" / "config.json"
     if not path.exists():
         return None
-    labels = json.loads(path.read_text(encoding="utf-8"))["id2label"]
-    return [labels[str(index)] for index in range(len(labels))]
+    return list(labels_of(read_config(path)).values())
 
 
 def _matrix(figure: Any, axes: Any, matrix: np.ndarray, rows: list[str] | None, columns: list[str] | None) -> None:
@@ -242,6 +254,7 @@ def _pyplot() -> Any:
     matplotlib.use("Agg")  # no screen needed
     import matplotlib.pyplot as plt
 
+    plt.rcParams["text.parse_math"] = False  # names of classes, models and data sets may hold dollar signs
     return plt
 
 

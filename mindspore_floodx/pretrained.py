@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import pickle
 import warnings
@@ -15,6 +14,8 @@ import numpy as np
 
 from .errors import UserError, nearest
 from .files import sha256_of
+from .model_config import read_model_config
+from .untrusted import parse_json, read_json, shown
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MINDSPORE_FILES = ("mindspore_model.safetensors", "model.ckpt")
@@ -77,7 +78,10 @@ def read_weights(folder: str | os.PathLike, upcast: dict[str, str] | None = None
             return read_weight_file(path, upcast)
         weights: dict[str, np.ndarray] = {}
         for shard in _shards(path):
-            weights.update(read_weight_file(shard, upcast))
+            part = read_weight_file(shard, upcast)
+            if twice := sorted(part.keys() & weights.keys()):
+                raise UserError(f"{shard}: tensor {shown(twice[0])} is in another shard too; download the model again")
+            weights |= part
         return weights
     raise UserError(f"{folder} has no weights; expected one of {', '.join(WEIGHT_FILES)}")
 
@@ -111,6 +115,19 @@ def _complete(folder: Path) -> Path:
     if not any((folder / name).exists() for name in expected):
         raise UserError(f"{folder} has a config.json but no weights; expected one of {', '.join(expected)}")
     return folder
+
+
+def check_model_files(folder: str | os.PathLike) -> None:
+    """Refuses a model folder that is damaged, as far as that is seen without reading its weights.
+
+    A command that writes calls this first, so that nothing is written for a model that cannot be opened.
+
+    Raises:
+        UserError: config.json is damaged or has absurd sizes, or a safetensors file's header does not fit the file.
+    """
+    read_model_config(Path(folder) / "config.json")
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        safetensors_types(path)
 
 
 def _looks_like_path(name: str) -> bool:
@@ -175,13 +192,14 @@ def _wanted(name: str, listed: set[str]) -> list[str]:
 def _shards(index: Path) -> Iterator[Path]:
     """Yields the weight files that an index names, refusing names that leave the index's folder."""
     suffix = ".safetensors" if ".safetensors" in index.name else ".bin"
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        outside = [name for name in names if Path(name).name != name or not name.endswith(suffix)]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{index} is no index of weight files: it needs an object weight_map of tensor: file") from None
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise UserError(f"{index} is no index of weight files: it needs an object weight_map of tensor: file")
+    names = sorted(set(places.values()))
+    outside = [name for name in names if Path(name).name != name or not name.endswith(suffix) or "\0" in name]
     if outside:
-        raise UserError(f"{index} names {outside[0][:80]!r}, which is not a {suffix} file in the same folder")
+        raise UserError(f"{index} names {shown(outside[0])}, which is not a {suffix} file in the same folder")
     missing = [name for name in names if not (index.parent / name).exists()]
     if missing:
         raise UserError(f"{index} names weight files that are missing: {', '.join(missing)}; download the model again")
@@ -190,26 +208,61 @@ def _shards(index: Path) -> Iterator[Path]:
 
 
 def _read_safetensors(path: Path, upcast: dict[str, str]) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
+    types = safetensors_types(path)
+    odd = [f"{name} ({kind})" for name, kind in types.items() if kind not in _SAFETENSORS_TYPES]
+    if odd:
+        raise UserError(f"{path} has tensors of unsupported types: {', '.join(odd)}")
     try:
         # pread, not mmap: the arrays are the only copy in memory, and a file that shrinks meanwhile is no SIGBUS
         with safe_open(path, framework="np", backend="pread") as file:
-            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-            odd = [f"{name} ({kind})" for name, kind in types.items() if kind not in _SAFETENSORS_TYPES]
-            if odd:
-                raise UserError(f"{path} has tensors of unsupported types: {', '.join(odd)}")
             weights = {name: file.get_tensor(name) for name, kind in types.items() if kind != "BF16"}
         bfloat16 = [name for name, kind in types.items() if kind == "BF16"]
         if bfloat16:
             with safe_open(path, framework="pt", backend="pread") as file:  # NumPy has no such type, PyTorch does
                 weights.update({name: file.get_tensor(name).float().numpy() for name in bfloat16})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error}); download or export it again") from None
+    except Exception as error:  # the library's own, and NumPy's and PyTorch's for sizes that no tensor can have
+        raise _not_whole(path, error) from None
     upcast.update(dict.fromkeys(bfloat16, "bfloat16"))
     return {name: as_float32(name, array, upcast) for name, array in weights.items()}
 
 
+def safetensors_types(path: Path) -> dict[str, str]:
+    """Returns the types of a safetensors file's tensors, having read its header alone.
+
+    Raises:
+        UserError: the header is damaged, does not fit the file's size, or names a tensor twice.
+    """
+    from safetensors import safe_open
+
+    try:
+        _demand_plain_header(path)
+        with safe_open(path, framework="np", backend="pread") as file:
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}
+    except Exception as error:
+        raise _not_whole(path, error) from None
+
+
+def _not_whole(path: Path, error: Exception) -> UserError:
+    reason = str(error).partition("\n")[0]
+    return UserError(f"{path} is not a whole safetensors file ({reason}); download or export it again")
+
+
+def _demand_plain_header(path: Path) -> None:
+    """Raises ValueError for a header that is too large or names a tensor twice, where the library takes the last one.
+
+    What else can be wrong with it is the library's to say.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {length:,} bytes, header too large")
+        header = file.read(length)
+    parse_json(header.decode("utf-8"))
+
+
+_MAX_HEADER_BYTES = 10_000_000  # that of BERT-large has 50,000
 _SAFETENSORS_TYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
 
 
@@ -258,11 +311,14 @@ def _read_pickle(path: Path, upcast: dict[str, str]) -> dict[str, np.ndarray]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} holds no plain dictionary of tensors; save the model's state_dict() and try again")
     weights = {}
+    size, claimed = path.stat().st_size, 0
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized or str(tensor.dtype) not in _TORCH_TYPES:
             raise UserError(f"{path}: tensor {name} is sparse, quantised or packed; save the plain weights")
         # PyTorch enlarges a tensor's memory to what its shape demands, so that only the file's size tells the truth
-        if tensor.numel() * tensor.element_size() > path.stat().st_size:
+        claimed += tensor.numel() * tensor.element_size()
+        # a tensor may be there under two names; thousands that lie on the same bytes are meant to fill the memory
+        if tensor.numel() * tensor.element_size() > size or claimed > 4 * size:
             raise UserError(f"{path}: tensor {name} claims shape {tuple(tensor.shape)}, more than the file holds")
         if tensor.dtype == torch.bfloat16:
             upcast[str(name)] = "bfloat16"

@@ -5,7 +5,6 @@ Most resources have no published hash. Theirs is taken when they arrive, and lat
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from .errors import UserError
 from .files import sha256_of, write_json
+from .untrusted import read_json
 
 NAME = "floodx_resources.json"
 
@@ -41,10 +41,18 @@ def scratch_folder() -> tempfile.TemporaryDirectory:
 def read() -> dict[str, Any]:
     """Returns the manifest: place -> ``source`` and ``files`` (name -> ``size`` in bytes, ``sha256``)."""
     try:
-        content = json.loads((cache_folder() / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(cache_folder() / NAME)
+    except UserError:
         return {}
-    return content if isinstance(content, dict) else {}
+    return {place: entry for place, entry in content.items() if _is_entry(entry)} if isinstance(content, dict) else {}
+
+
+def _is_entry(entry: Any) -> bool:
+    files = entry.get("files") if isinstance(entry, dict) else None
+    return isinstance(files, dict) and all(
+        isinstance(file, dict) and isinstance(file.get("size"), int) and isinstance(file.get("sha256"), str)
+        for file in files.values()
+    )
 
 
 def files_of(place: Path) -> dict[str, Path]:

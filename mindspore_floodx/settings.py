@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .device import DEVICES
 from .errors import UserError, nearest
 from .flood_level import RULES, choose_flood_level
 from .methods import demand_right_settings, method_names
+from .untrusted import read_yaml, shown
 
 METHODS = method_names()
+LARGEST = 2**53  # of a whole number
+MAX_EPOCHS = 100_000
 ACCORDANCE = ("none", "online", "snapshot", "both")
 DATA_SETTINGS = (  # those that say which examples there are
     "dataset",
@@ -159,6 +161,8 @@ class TrainSettings:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.epochs > MAX_EPOCHS:
+            raise UserError(f"epochs is {self.epochs}; it must be at most {MAX_EPOCHS}")
         if self.accordance_batches is not None and self.accordance_batches < 2:
             raise UserError(f"accordance_batches is {self.accordance_batches}; accordance compares at least 2 batches")
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
@@ -228,7 +232,7 @@ def _checked(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
     if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             value = float(value)  # YAML reads 2e-5 as text
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         named = {
@@ -238,10 +242,21 @@ def _checked(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
             bool: "true or false",
             dict: "names and values",
         }[wanted]
-        raise UserError(f"{name} is {value!r}; expected {named}")
+        raise UserError(f"{name} is {shown(value)}; expected {named}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} is {value}; expected a finite number")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise UserError(f"{name} is {shown(value)}; expected at most {LARGEST}")
+    if isinstance(value, str) and not _can_name_a_file(value):
+        raise UserError(f"{name} is {shown(value)}; expected text without NUL characters and broken escapes")
     return value
+
+
+def _can_name_a_file(value: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def config_folder() -> Path:
@@ -257,24 +272,21 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
         UserError: no such file, not a YAML mapping, or a key that is no setting (the nearest valid one is named).
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UserError(f"cannot read settings file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no `setting: value` lines")
     _demand_known(content, path, extra=("methods",))
+    demand_types(content, path)
     methods = content.get("methods") or {}
     if not isinstance(methods, dict):
-        raise UserError(f"{path}: methods holds {methods!r}; write a method under it, and its settings under that")
+        raise UserError(f"{path}: methods holds {shown(methods)}; write a method under it, and its settings under that")
     for method, values in methods.items():
         if method not in METHODS:
-            raise UserError(f"{path}: methods: {method} is not a method{nearest(str(method), METHODS)}")
+            raise UserError(f"{path}: methods: {shown(method)} is not a method{nearest(str(method), METHODS)}")
         if not isinstance(values, dict):
             raise UserError(f"{path}: methods: {method} holds no `setting: value` lines")
         _demand_known(values, f"{path}: methods: {method}")
+        demand_types(values, f"{path}: methods: {method}")
     return content
 
 
@@ -282,7 +294,21 @@ def _demand_known(content: dict[str, Any], where: object, extra: tuple[str, ...]
     known = (*(each.name for each in dataclasses.fields(TrainSettings)), *extra)
     for key in content:
         if key not in known:
-            raise UserError(f"{where}: {key!r} is not a setting{nearest(str(key), known)}")
+            raise UserError(f"{where}: {shown(key)} is not a setting{nearest(str(key), known)}")
+
+
+def demand_types(content: dict[str, Any], where: object) -> None:
+    """Checks the types of settings that were read from the file `where`; what is no setting is left aside.
+
+    Raises:
+        UserError: names the file and the setting.
+    """
+    kinds = _kinds(TrainSettings)
+    for key, value in content.items():
+        try:
+            _checked(key, value, kinds.get(key, (object,)))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
 
 
 def resolve(given: dict[str, Any], settings_file: str | Path | None = None) -> TrainSettings:
@@ -297,16 +323,22 @@ def resolve(given: dict[str, Any], settings_file: str | Path | None = None) -> T
     named = {"method": TrainSettings.method} | users | given
     # the user's own files are not the default data set, whose settings and name they would otherwise take
     chosen = {"dataset": "custom" if named.get("text_column") else TrainSettings.dataset} | named
+    for name in ("method", "dataset"):
+        _checked(name, chosen[name], (str,))
     layers = [
         read_settings_file(path)
-        for path in (
-            config_folder() / "methods" / f"{chosen['method']}.yaml",
-            config_folder() / "datasets" / f"{chosen['dataset']}.yaml",
-        )
-        if path.exists()
+        for name in ("method", "dataset")
+        for path in (config_folder() / f"{name}s").glob("*.yaml")  # a name from a file is compared, never opened
+        if path.stem == chosen[name]
     ]
     merged: dict[str, Any] = {"dataset": chosen["dataset"]}
     for layer in (*layers, users):
         merged |= {key: value for key, value in layer.items() if key != "methods"}
         merged |= (layer.get("methods") or {}).get(chosen["method"]) or {}
-    return TrainSettings(**merged | given)
+    try:
+        return TrainSettings(**merged | given)
+    except UserError as error:
+        named_first = str(error).split()[0]
+        if named_first in users and named_first not in given:
+            raise UserError(f"{settings_file}: {error}") from None
+        raise

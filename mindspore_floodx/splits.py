@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import UserError
+from .errors import UserError, has_controls
 from .readers import Rows
+
+MAX_LABEL = 1_000  # characters of a label
+MAX_TEXT = 1_000_000  # characters of a text; a model reads some thousand of them, and the longest review has 14,000
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +134,7 @@ def split_from_rows(
             rows.problems.add(line, f"column {label_column!r} has {unknown}; use one of {known}")
         else:
             rows.problems.add(
-                line, f"column {label_column!r} has no label (text or a number); add one or delete the row"
+                line, f"column {label_column!r} has no label (a line of text or a number); add one or delete the row"
             )
     rows.problems.raise_any()
     columns = [rows.fields[column] for column in text_columns]
@@ -141,12 +144,18 @@ def split_from_rows(
 
 
 def label_text(value: Any) -> str:
-    """Returns a label of a file as text: JSON's 1, true and "1 " are "1", "true" and "1"; what is no label is ""."""
+    """Returns a label of a file as text: JSON's 1, true and "1 " are "1", "true" and "1"; what is no label is "".
+
+    A label names a class in files and tables, so it has no control characters and at most `MAX_LABEL` characters.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
-    return value.strip() if isinstance(value, str) and wrong_text(value) is None else ""
+    if not isinstance(value, str) or wrong_text(value) is not None:
+        return ""
+    label = value.strip()
+    return "" if has_controls(label) or len(label) > MAX_LABEL else label
 
 
 def require_two_classes(split: TextSplit, label_names: Sequence[str], remedy: str) -> None:
@@ -165,6 +174,8 @@ def require_two_classes(split: TextSplit, label_names: Sequence[str], remedy: st
 def wrong_text(value: Any) -> str | None:
     if not isinstance(value, str):
         return "is not text" if value is not None else "is empty (null)"
+    if len(value) > MAX_TEXT:
+        return f"has {len(value):,} characters, more than {MAX_TEXT:,}"
     if not value.strip():
         return "is empty"
     if "\0" in value:

@@ -7,7 +7,6 @@ language model needs. So all its layers are trained along with the head, whose d
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import os
 import time
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from .attack_fingerprint import sha256_of_content, sha256_of_model
 from .errors import UserError
 from .files import replacing_folder, write_json
+from .model_config import read_model_config
 from .pretrained import find_model
 from .standin_masking import Masker, cut, equal_shares, make_batches, pad
 from .standin_settings import MaskedLMSettings, check_settings
@@ -188,7 +188,7 @@ def measure(
 def _read_config(folder: Path, settings: MaskedLMSettings) -> Any:
     from transformers import AutoConfig
 
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    kind = read_model_config(folder / "config.json").get("model_type")
     if kind != "bert":
         raise UserError(f"{folder} is a model of type {kind!r}, and the masked language model is built on BERT only")
     # One pass over the text or hardly more: nothing to guard against with dropout.

@@ -53,6 +53,7 @@ class LightJob:
             "id": example.id,
             "original": dict(zip(("text",), example.texts, strict=True)),
             "result": "failed",
+            "queries": 1,
             "seconds": {"pid": os.getpid(), "kept": dict(kept)},  # what is left out of the result file
         }
 

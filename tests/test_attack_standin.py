@@ -35,7 +35,12 @@ def test_neighbour_file(tmp_path):
         read_neighbours(path)
     path.write_text(json.dumps(LISTS))
     assert read_neighbours(path) == LISTS
-    for content, message in (("{", "cannot read"), ("[]", "JSON object"), ('{"a": "b"}', "'a'"), ('{"a": [1]}', "'a'")):
+    for content, message in (
+        ("{", "is not valid JSON"),
+        ("[]", "JSON object"),
+        ('{"a": "b"}', "'a'"),
+        ('{"a": [1]}', "'a'"),
+    ):
         path.write_text(content)
         with pytest.raises(UserError, match=message):
             read_neighbours(path)

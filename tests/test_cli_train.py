@@ -127,7 +127,7 @@ class TestOptions:
             ("mrpc", "mrpc is not an option"),
             ("--method floodng", r"method is 'floodng' \(did you mean 'flooding'\?\)"),
             ("--seed -5", "seed must lie between"),
-            ("--config none.yaml", r"cannot read settings file none\.yaml"),
+            ("--config none.yaml", r"none\.yaml: cannot be read"),
         ],
     )
     def test_refused(self, resolved, words, said):

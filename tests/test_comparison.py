@@ -90,3 +90,27 @@ def test_the_figure_has_three_panels(runs, tmp_path):
     target = plot(runs, rows, tmp_path / "plots" / "comparison.png")
     with Image.open(target) as image:
         assert image.width > 2.5 * image.height
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("attacks/synonym/summary.json", "[" * 100_000, "nested"),
+        ("attacks/synonym/summary.json", "[]", "no names with values"),
+        ("attacks/synonym/summary.json", "{}", "no 'clean_accuracy'"),
+        ("attacks/synonym/summary.json", "text", "avg_queries is no number"),
+        ("config.yaml", "method: [1]\nflood_level: 1", "method is [1]"),
+        ("config.yaml", "method: finetune\nflood_level: <script>", "flood_level is '<script>'"),
+        ("config.yaml", "a: &a [x]\nb: *a", "aliases"),
+        ("log.csv", "step,flooded\n0,yes\n", "'flooded'"),
+        ("epochs.csv", "epoch,train_loss,eval_loss,seconds\n1,,,\n", "eval_loss"),
+        ("epochs.csv", "\0", "epochs.csv"),
+    ],
+)
+def test_run_folders_of_others(runs, name, content, said):
+    if content == "text":
+        content = (runs[0] / name).read_text().replace("33.25", '"<b>33</b>"')
+    (runs[0] / name).write_text(content)
+    with pytest.raises(UserError) as error:
+        read_run(runs[0], "synonym")
+    assert said in str(error.value) and name in str(error.value) and "\n" not in str(error.value)

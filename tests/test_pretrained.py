@@ -272,7 +272,7 @@ def test_missing_shards_are_all_named(tmp_path):
 )
 def test_an_index_that_is_none(tmp_path, content):
     (tmp_path / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(UserError, match="no index of weight files"):
+    with pytest.raises(UserError, match="no index of weight files|is not valid JSON"):
         read_weights(tmp_path)
 
 

@@ -120,7 +120,7 @@ class TestRefused:
         path = written(tmp_path / "my.yaml", "learning_rat: 1e-5")
         assert refused(resolve, {}, path) == f"{path}: 'learning_rat' is not a setting (did you mean 'learning_rate'?)"
         path = written(tmp_path / "my.yaml", "methods:\n  floodin:\n    epochs: 1")
-        assert "floodin is not a method (did you mean 'flooding'?)" in refused(resolve, {}, path)
+        assert "'floodin' is not a method (did you mean 'flooding'?)" in refused(resolve, {}, path)
         path = written(tmp_path / "my.yaml", "methods:\n  finetune:\n    epoch: 1")
         assert "methods: finetune: 'epoch' is not a setting (did you mean 'epochs'?)" in refused(resolve, {}, path)
 
@@ -146,7 +146,7 @@ class TestRefused:
         assert "No such file" in refused(resolve, {}, tmp_path / "none.yaml")
         assert "Is a directory" in refused(resolve, {}, tmp_path)
         (tmp_path / "my.yaml").write_bytes(b"epochs: \xff")
-        assert "not valid YAML" in refused(resolve, {}, tmp_path / "my.yaml")
+        assert "not UTF-8" in refused(resolve, {}, tmp_path / "my.yaml")
 
     @pytest.mark.parametrize(
         "given, said",

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from tabulate import tabulate
 
 from ..accordance_of_run import measure_accordance
 from ..errors import UserError
 from ..flood_level import RULES, choose_flood_level
-from ..plots import plot_accordance
+from ..plots import plot_accordance, read_series
 from .options import number_or
 
 EXAMPLES = """\
@@ -66,7 +65,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def _decisions(path: Path) -> list[dict[str, Any]]:
     """What each rule makes of each series in accordance.csv."""
-    series, rows = pd.read_csv(path), []
+    series, rows = read_series(path.parent), []
     for column, measured in (("accordance", "as trained"), ("snapshot", "snapshot")):
         if column == "snapshot" and series["snapshot"].isna().all():
             continue

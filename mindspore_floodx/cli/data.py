@@ -12,7 +12,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ..data import DATASETS, TextDataset, describe, load_dataset, load_files
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, printable
 from ..files import replacing, write_json
 
 EXAMPLES = """\
@@ -182,9 +182,9 @@ def _print_details(dataset: TextDataset, show: int) -> None:
         print(f"  {split.name}: {named} (from {split.source}, fingerprint {split.fingerprint[:12]})")
     train = dataset.train
     for position in range(min(show, len(train))):
-        print(f"  [{dataset.label_names[train.labels[position]]}] {train.texts[position]}")
+        print(f"  [{dataset.label_names[train.labels[position]]}] {printable(train.texts[position])}")
         if train.pairs is not None:
-            print(f"      {train.pairs[position]}")
+            print(f"      {printable(train.pairs[position])}")
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

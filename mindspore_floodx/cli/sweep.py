@@ -16,6 +16,7 @@ from ..files import replacing
 from ..plots import plot_sweep
 from ..runs import is_finished
 from ..settings import resolve
+from ..untrusted import read_table
 from .commands import command_line
 from .options import refuse_unknown
 from .train import build_parser
@@ -88,7 +89,8 @@ def summarise(folder: Path) -> pd.DataFrame:
     for run in folder.glob("level-*"):
         if not (run / "export").exists():
             continue
-        epochs, steps = pd.read_csv(run / "epochs.csv"), pd.read_csv(run / "log.csv")
+        epochs = read_table(run / "epochs.csv", ("train_loss", "eval_loss", "eval_accuracy"))
+        steps = read_table(run / "log.csv", ("flooded",))
         last = epochs.iloc[-1]
         rows.append(
             {
