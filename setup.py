@@ -14,6 +14,7 @@ COMMANDS = (
     "sweep",
     "smoothness",
     "timing",
+    "compare",
     "demo",
     "convert",
 )

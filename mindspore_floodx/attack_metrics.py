@@ -14,7 +14,7 @@ from tabulate import tabulate
 SUCCEEDED, FAILED, SKIPPED = "succeeded", "failed", "skipped"
 CONFIDENCE = 0.95
 Interval = list[float] | None
-_NOTES = {"official": "", "standin": " (stand-in resources)", "built-in": " (the project's own attack)"}
+RESOURCE_NOTES = {"official": "", "standin": " (stand-in resources)", "built-in": " (the project's own attack)"}
 
 
 def summarise(examples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _name(summary: Mapping[str, Any]) -> str:
     calibration = summary.get("calibration")
     temperatures = "" if calibration is None else " and ".join(f"{value:.3g}" for value in calibration["temperatures"])
     calibrated = f", logits / {temperatures}" if temperatures else ""
-    return f"{summary['attack']}{victim}{calibrated}{_NOTES[summary['resources']]}"
+    return f"{summary['attack']}{victim}{calibrated}{RESOURCE_NOTES[summary['resources']]}"
 
 
 def _cell(summary: Mapping[str, Any], name: str, factor: int) -> str:

@@ -62,6 +62,7 @@ def test_version_is_the_installed_one():
         "sweep",
         "smoothness",
         "timing",
+        "compare",
         "resources",
         "standin-mlm",
         "demo",

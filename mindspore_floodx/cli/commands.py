@@ -27,6 +27,10 @@ def resources() -> None:
     _run("mindspore_floodx.cli.resources")
 
 
+def compare() -> None:
+    _run("mindspore_floodx.cli.compare")
+
+
 def accordance() -> None:
     _run("mindspore_floodx.cli.accordance")
 
