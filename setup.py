@@ -15,6 +15,7 @@ COMMANDS = (
     "smoothness",
     "timing",
     "compare",
+    "textattack-files",
     "demo",
     "convert",
 )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .accordance import GradientAccordance
     from .accordance_of_run import measure_accordance
     from .accordance_result import accordance_from_gradients
+    from .attack_victim_mindspore import MindSporeModelWrapper
     from .attacks import attack
     from .bert import BertConfig, BertForSequenceClassification
     from .flood_level import choose_flood_level
@@ -26,6 +27,7 @@ _HOMES = {
     "BertForSequenceClassification": "bert",
     "FloodingTrainOneStepCell": "flooding",
     "GradientAccordance": "accordance",
+    "MindSporeModelWrapper": "attack_victim_mindspore",
     "accordance_from_gradients": "accordance_result",
     "attack": "attacks",
     "choose_flood_level": "flood_level",
@@ -39,6 +41,7 @@ __all__ = [
     "BertForSequenceClassification",
     "FloodingTrainOneStepCell",
     "GradientAccordance",
+    "MindSporeModelWrapper",
     "accordance_from_gradients",
     "attack",
     "choose_flood_level",

@@ -31,6 +31,10 @@ def compare() -> None:
     _run("mindspore_floodx.cli.compare")
 
 
+def textattack_files() -> None:
+    _run("mindspore_floodx.cli.textattack_files")
+
+
 def accordance() -> None:
     _run("mindspore_floodx.cli.accordance")
 
