@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .accordance import GradientAccordance
+    from .accordance_of_cell import CellAccordance
     from .accordance_of_run import measure_accordance
     from .accordance_result import accordance_from_gradients
     from .attack_victim_mindspore import MindSporeModelWrapper
     from .attacks import attack
     from .bert import BertConfig, BertForSequenceClassification
+    from .callbacks import AccordanceCallback
     from .flood_level import choose_flood_level
     from .flooding import FloodingTrainOneStepCell
     from .smoothness import measure_smoothness
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
+    "AccordanceCallback": "callbacks",
     "BertConfig": "bert",
     "BertForSequenceClassification": "bert",
+    "CellAccordance": "accordance_of_cell",
     "FloodingTrainOneStepCell": "flooding",
     "GradientAccordance": "accordance",
     "MindSporeModelWrapper": "attack_victim_mindspore",
@@ -37,8 +41,10 @@ _HOMES = {
     "train": "trainer",
 }
 __all__ = [
+    "AccordanceCallback",
     "BertConfig",
     "BertForSequenceClassification",
+    "CellAccordance",
     "FloodingTrainOneStepCell",
     "GradientAccordance",
     "MindSporeModelWrapper",

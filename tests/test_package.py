@@ -20,8 +20,10 @@ def test_public_names():
     from ckpt_convert import to_mindspore, to_pytorch
 
     names = {
+        "AccordanceCallback",
         "BertConfig",
         "BertForSequenceClassification",
+        "CellAccordance",
         "FloodingTrainOneStepCell",
         "GradientAccordance",
         "MindSporeModelWrapper",
