@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .callbacks import AccordanceCallback
     from .flood_level import choose_flood_level
     from .flooding import FloodingTrainOneStepCell
+    from .model_card import push_to_hub, write_model_card
     from .smoothness import measure_smoothness
     from .timing import measure_timing
     from .trainer import train
@@ -38,7 +39,9 @@ _HOMES = {
     "measure_accordance": "accordance_of_run",
     "measure_smoothness": "smoothness",
     "measure_timing": "timing",
+    "push_to_hub": "model_card",
     "train": "trainer",
+    "write_model_card": "model_card",
 }
 __all__ = [
     "AccordanceCallback",
@@ -54,7 +57,9 @@ __all__ = [
     "measure_accordance",
     "measure_smoothness",
     "measure_timing",
+    "push_to_hub",
     "train",
+    "write_model_card",
 ]
 
 

@@ -35,6 +35,10 @@ def textattack_files() -> None:
     _run("mindspore_floodx.cli.textattack_files")
 
 
+def model_card() -> None:
+    _run("mindspore_floodx.cli.model_card")
+
+
 def accordance() -> None:
     _run("mindspore_floodx.cli.accordance")
 
