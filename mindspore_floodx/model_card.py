@@ -137,13 +137,17 @@ def _body(files: RunFiles, labels: list[str]) -> str:
     )
     blocks = [
         f"# {files.path.resolve().name}",
-        f"A BERT classifier of {'two texts' if _pairs(files) else 'a text'} with the classes {', '.join(labels)}. "
-        f"It was trained with MindSpore-FloodX in MindSpore by {method}, and converted to this folder bit for bit.",
+        f"BERT that classifies {'pairs of texts' if _pairs(files) else 'texts'} as {' or '.join(labels)}. "
+        f"Trained with MindSpore-FloodX, in MindSpore, by {method}. This folder has the same tensors, bit for bit.",
         use,
         "## Training",
-        f"- Start: {_short(settings.get('model'))}, with a new classifier.",
-        "- Flood level b: " + ("none." if level is None else f"{level:.4g} nats{_decision(files)}."),
-        *_flooded(files),
+        "\n".join(
+            [
+                f"- Start: {_short(settings.get('model'))}, with a new classifier.",
+                "- Flood level b: " + ("none." if level is None else f"{level:.4g} nats{_decision(files)}."),
+                *_flooded(files),
+            ]
+        ),
         _table(["setting", "value"], [[name, settings.get(name)] for name in _SETTINGS]),
         "Versions: " + ", ".join(f"{name} {version}" for name, version in _versions(files).items()) + ".",
         "## Data",
@@ -232,7 +236,7 @@ def _robustness(files: RunFiles) -> list[str]:
         _table(["attack", "examples", "Clean%", "Aua%", "Suc%", "#Query"], rows),
         "Clean%: accuracy on the whole evaluation set. Under attack on a random sample of it: Aua%, still right; Suc%, "
         "of those that were right, fooled; #Query, mean model calls. In brackets: 95% intervals over examples.",
-        *(["What was replaced:\n\n" + "\n".join(f"- {note}" for note in notes)] if notes else []),
+        *(["About these attacks:\n\n" + "\n".join(f"- {note}" for note in notes)] if notes else []),
     ]
 
 
@@ -250,11 +254,11 @@ def _limits(files: RunFiles) -> list[str]:
             else []
         ),
         *(
-            ["The project's own attack is weaker than published ones; its figures compare models of this project only."]
+            ["The project's own attack is none of the published ones; its figures compare models of this project only."]
             if "built-in" in resources
             else []
         ),
-        "Robust against an attack means harder to fool by it; other attacks, and people, may fool the model more often.",
+        "Robust against an attack means harder to fool by it; other attacks and people may fool the model more often.",
         f"Trained on {'English text of one kind' if known else 'the text above'}; other kinds were not tried.",
         "Licence: that of the model it started from and of the data; this card does not know them.",
     ]

@@ -174,6 +174,14 @@ def test_mistakes(runs, tmp_path):
         compare_runs(runs)
 
 
+def test_the_command_of_the_readme(runs, capsys):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = [each for each in readme.splitlines() if each.startswith("python run/compare.py")]
+    words = [str(runs["flooding" in word]) if word.startswith("runs/") else word for word in line.split()[2:]]
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("settings that differ\n")
+
+
 def test_the_command_loads_no_framework(runs, capsys):
     assert main([str(runs[0]), str(runs[1]), "--format", "csv"]) == 0
     assert capsys.readouterr().out.startswith("group,name,plain,")

@@ -49,7 +49,7 @@ def test_the_card_tells_data_method_figures_and_limits(run):
     ):
         assert any(each[: len(row)] == row for each in rows), row
     for words in (
-        "classes negative, positive",
+        "classifies texts as negative or positive",
         "Flood level b: 0.1 nats.",
         "25% of the steps went uphill",
         "MiniLM sentence encoder in the place",
