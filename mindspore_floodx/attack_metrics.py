@@ -112,10 +112,7 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (
             attack_title(summary),
-            *(
-                figure(summary, name, 100)
-                for name in ("clean_accuracy", "accuracy_under_attack", "attack_success_rate")
-            ),
+            *(figure(summary, name, 100) for name in SHARES),
             figure(summary, "avg_queries"),
             figure(summary, "avg_words_changed", 100),
         )

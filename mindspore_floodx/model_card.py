@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .attack_metrics import attack_title, figure
+from .attack_metrics import SHARES, attack_title, figure
 from .attack_source import model_labels
 from .errors import UserError
 from .files import write_text
@@ -223,10 +223,7 @@ def _robustness(files: RunFiles) -> list[str]:
         [
             attack_title(summary),
             f"{summary['num_examples']} of {summary['evaluation_examples']}",
-            *(
-                figure(summary, name, 100)
-                for name in ("clean_accuracy", "accuracy_under_attack", "attack_success_rate")
-            ),
+            *(figure(summary, name, 100) for name in SHARES),
             figure(summary, "avg_queries"),
         ]
         for summary in files.attacks.values()
