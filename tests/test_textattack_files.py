@@ -16,6 +16,7 @@ from doc_blocks import ROOT, blocks
 from tiny_victim import LABELS, PAIRS, SENTENCES, export_tiny
 
 from ckpt_convert import to_mindspore
+from mindspore_floodx import textattack_files
 from mindspore_floodx.cli.textattack_files import main
 from mindspore_floodx.device import use_device
 from mindspore_floodx.errors import UserError
@@ -23,6 +24,12 @@ from mindspore_floodx.textattack_files import dataset_of_run, model_of_run, writ
 
 use_device("CPU", 1)
 RUN = "runs/mrpc-flooding-0"  # in the documentation
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """The test process computes with one thread, and the tests after these shall too."""
+    monkeypatch.setattr(textattack_files, "number_of_workers", lambda *_: 1)
 
 
 @pytest.fixture(scope="module")
