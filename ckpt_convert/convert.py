@@ -15,7 +15,7 @@ import numpy as np
 from mindspore_floodx.errors import UserError
 from mindspore_floodx.files import replacing_folder, write_json
 from mindspore_floodx.model_config import labels_of, with_labels
-from mindspore_floodx.pretrained import MINDSPORE_FILES, TOKENIZER_FILES, WEIGHT_FILES, find_model
+from mindspore_floodx.pretrained import CARD, CARD_MARK, MINDSPORE_FILES, TOKENIZER_FILES, WEIGHT_FILES, find_model
 
 from .checkpoint_file import write_ckpt
 from .names import legacy_kind, mindspore_name
@@ -107,7 +107,7 @@ def to_pytorch(
         if verify:
             from .verify import compare
 
-            report.max_logit_difference = _demand_small(compare(state, folder, texts), source)
+            report.max_logit_difference = demand_small(compare(state, folder, texts), source)
     return report
 
 
@@ -154,7 +154,7 @@ def to_mindspore(
             from .verify import compare
 
             written = load_state(folder)
-            report.max_logit_difference = _demand_small(compare(written, path, texts, state), source)
+            report.max_logit_difference = demand_small(compare(written, path, texts, state), source)
     return report
 
 
@@ -261,6 +261,9 @@ def _demand_free(target: Path, source: Path | None) -> None:
     if not target.is_dir():
         raise UserError(f"{target} is a file; the target of a conversion is a folder")
     ours = {"config.json", *MINDSPORE_FILES, *WEIGHT_FILES, *TOKENIZER_FILES}
+    card = target / CARD
+    if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):
+        ours.add(CARD)
     others = sorted(path.name for path in target.iterdir() if path.name not in ours)
     if others:
         raise UserError(
@@ -268,7 +271,12 @@ def _demand_free(target: Path, source: Path | None) -> None:
         )
 
 
-def _demand_small(difference: float, source: str | os.PathLike) -> float:
+def demand_small(difference: float, source: str | os.PathLike) -> float:
+    """Returns the largest difference of two models' logits.
+
+    Raises:
+        UserError: it is above 1e-4, or not a number.
+    """
     if not difference <= LARGEST_LOGIT_DIFFERENCE:  # also when it is not a number
         raise UserError(
             f"{source}: the two models' logits differ by {difference:.2e}, more than {LARGEST_LOGIT_DIFFERENCE:g}; "

@@ -45,22 +45,43 @@ def compare(
     Raises:
         UserError: no tokenizer files to read text with, or an empty list of texts.
     """
+    batches = list(_batches(state, pytorch_source, texts))
+    pytorch = _pytorch_logits(state, pytorch_source, drawn, batches)
+    mindspore = _mindspore_logits(state, batches)
+    return _largest_difference(mindspore, pytorch)
+
+
+def compare_onnx(state: State, path: Path, texts: Sequence[str | tuple[str, str]] | None = None) -> float:
+    """Returns the largest absolute difference of the logits of a model in PyTorch and of its ONNX file in onnxruntime.
+
+    Args, Raises: as `compare`.
+    """
+    import onnxruntime
+
+    batches = list(_batches(state, path, texts))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    logits = [
+        session.run(["logits"], {name: ids.astype(np.int64) for name, ids in batch.items()})[0] for batch in batches
+    ]
+    return _largest_difference(logits, _pytorch_logits(state, path, None, batches))
+
+
+def _largest_difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    # NumPy's maximum (unlike Python's) of anything with a NaN is NaN, which no limit accepts.
+    return float(np.max([np.max(np.abs(one - other)) for one, other in zip(ours, theirs, strict=True)]))
+
+
+def _batches(
+    state: State, other: Path, texts: Sequence[str | tuple[str, str]] | None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields batches as the two models take them, int32 [batch, longest], with the tokenizer beside either model."""
+    from transformers import BertTokenizerFast
+
     texts = list(TEXTS if texts is None else texts)
     if state.config["type_vocab_size"] < 2:
         texts = [text for text in texts if isinstance(text, str)]
     if not texts:
         raise UserError("verification needs at least one line of text")
-    batches = list(_batches(state, pytorch_source, texts))
-    pytorch = _pytorch_logits(state, pytorch_source, drawn, batches)
-    mindspore = _mindspore_logits(state, batches)
-    # NumPy's maximum (unlike Python's) of anything with a NaN is NaN, which no limit accepts.
-    return float(np.max([np.max(np.abs(ours - theirs)) for ours, theirs in zip(mindspore, pytorch, strict=True)]))
-
-
-def _batches(state: State, other: Path, texts: list[str | tuple[str, str]]) -> Iterator[dict[str, np.ndarray]]:
-    """Yields batches as the two models take them, int32 [batch, longest], with the tokenizer beside either model."""
-    from transformers import BertTokenizerFast
-
     places = [other if other.is_dir() else other.parent, state.folder]
     folder = next((place for place in places if {"vocab.txt", "tokenizer.json"} & _names(place)), None)
     if folder is None:

@@ -24,7 +24,38 @@ from .bert import BertForSequenceClassification
 from .errors import UserError
 
 
-class GradientAccordance:
+class Measured:
+    """The running sums of class gradients that were measured, and what they say."""
+
+    num_classes: int
+    _sums: Sums
+    _update: Update
+    _zero: Zero
+    _counts: AccordanceSums
+
+    def _take(self, words: np.ndarray, classes: list[list[Tensor]]) -> float:
+        """Takes a batch's class gradients, the loss share at the end of each; returns the batch's mean loss."""
+        loss, products = self._update(Tensor(words), *(each for gradients in classes for each in gradients))
+        self._counts.add(self._square(products))
+        return float(loss.asnumpy())
+
+    def _square(self, products: Tensor) -> np.ndarray:
+        """The symmetric matrix [k, k] of a lower triangle."""
+        matrix = np.zeros((self.num_classes, self.num_classes))
+        matrix[np.tril_indices(self.num_classes)] = products.asnumpy()
+        return matrix + np.tril(matrix, -1).T
+
+    def result(self) -> Accordance:
+        """Returns the accordance of the batches since the start or the last `reset`."""
+        return self._counts.result(self._square(self._sums()))
+
+    def reset(self) -> None:
+        """Forgets all batches; what follows is a new (sub-)epoch."""
+        self._zero()
+        self._counts = AccordanceSums(self.num_classes)
+
+
+class GradientAccordance(Measured):
     r"""Measures gradient accordance on a stream of batches, exactly and in one pass (eqs. 11-13).
 
     Without an optimizer every batch is measured at the model's present parameters, dropout off ("snapshot"). With one,
@@ -60,11 +91,11 @@ class GradientAccordance:
         # places in what ClassGradients returns: the words' rows, then the other weights
         order = ([] if word is None else [trainable[word]]) + weights
         first = 1 if word is None else 0
-        chosen = _chosen(parameters, [each.name for each in order])
+        chosen = positions_of(parameters, [each.name for each in order])
         self._gradients = ClassGradients(model, weights)
         self._sums = Sums(self.num_classes, [order[i] for i in chosen], word is not None and 0 in chosen)
         self._update = Update(
-            self._sums, _runs([first + i for i in chosen]), len(weights) + 2, optimizer, word, max_grad_norm
+            self._sums, ranges([first + i for i in chosen]), len(weights) + 2, optimizer, word, max_grad_norm
         )
         self._zero = Zero([each for sums in self._sums.sums for each in sums])
         self._counts = AccordanceSums(self.num_classes)
@@ -100,9 +131,7 @@ class GradientAccordance:
             the mean loss J of the batch (before the step).
         """
         words, classes = self.class_gradients(batch)
-        loss, products = self._update(Tensor(words), *(each for gradients in classes for each in gradients))
-        self._counts.add(self._square(products))
-        return float(loss.asnumpy())
+        return self._take(words, classes)
 
     def class_gradients(self, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[list[Tensor]]]:
         """Returns the words of a batch (their ids, int32 [W]) and, for each class, its gradient in the batch.
@@ -136,26 +165,11 @@ class GradientAccordance:
             )
         return words, classes
 
-    def _square(self, products: Tensor) -> np.ndarray:
-        """The symmetric matrix [k, k] of a lower triangle."""
-        matrix = np.zeros((self.num_classes, self.num_classes))
-        matrix[np.tril_indices(self.num_classes)] = products.asnumpy()
-        return matrix + np.tril(matrix, -1).T
-
-    def result(self) -> Accordance:
-        """Returns the accordance of the batches since the start or the last `reset`."""
-        return self._counts.result(self._square(self._sums()))
-
-    def reset(self) -> None:
-        """Forgets all batches; what follows is a new (sub-)epoch."""
-        self._zero()
-        self._counts = AccordanceSums(self.num_classes)
-
 
 _IDS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def _chosen(expression: str | None, names: list[str]) -> list[int]:
+def positions_of(expression: str | None, names: list[str]) -> list[int]:
     """The positions of the names in which the expression is found."""
     try:
         positions = [i for i, name in enumerate(names) if expression is None or re.search(expression, name)]
@@ -169,7 +183,7 @@ def _chosen(expression: str | None, names: list[str]) -> list[int]:
     return positions
 
 
-def _runs(positions: list[int]) -> list[tuple[int, int]]:
+def ranges(positions: list[int]) -> list[tuple[int, int]]:
     """Positions as half-open ranges of neighbours: slicing a few times compiles 50 times faster than 100 look-ups."""
     runs: list[tuple[int, int]] = []
     for each in positions:

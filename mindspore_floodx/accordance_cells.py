@@ -49,6 +49,32 @@ class ClassGradients(nn.Cell):
         return (ops.unsorted_segment_sum(of_tokens, places, words.shape[0]), *of_weights)
 
 
+class _WeightedLoss(nn.Cell):
+    """As `_Weighted`, around a cell that returns the mean loss itself."""
+
+    def __init__(self, network: nn.Cell, probe: Parameter):
+        super().__init__(auto_prefix=False)
+        self.network, self.probe = network, probe
+
+    def construct(self, share, *inputs):
+        return (1.0 + self.probe) * share * self.network(*inputs)
+
+
+class CellGradients(nn.Cell):
+    """The gradient of share x (mean loss of some examples) of any network that returns a mean loss."""
+
+    def __init__(self, network: nn.Cell, weights: list[Parameter]):
+        super().__init__(auto_prefix=False)
+        probe = Parameter(Tensor(0.0, ms.float32), name="probe")
+        self.weighted = _WeightedLoss(network, probe)
+        self.weights_and_probe = ParameterTuple((*weights, probe))
+        self.gradient = ops.GradOperation(get_by_list=True)
+
+    def construct(self, share, *inputs):
+        """Returns what `ClassGradients` does, with an array of zeros, [1, 1], in the place of the words' rows."""
+        return (ops.zeros((1, 1), ms.float32), *self.gradient(self.weighted, self.weights_and_probe)(share, *inputs))
+
+
 _row_products = ops.MultitypeFuncGraph("row_products")
 _accumulate = ops.MultitypeFuncGraph("accumulate")
 _add = ops.MultitypeFuncGraph("add")
@@ -60,7 +86,8 @@ _ZERO = Tensor(0.0, ms.float32)
 @_row_products.register("Tensor", "Tensor")
 def _row_products_of(first, second):
     # Rows are summed in float32 and their sums later in float64: one float32 sum over millions of numbers loses digits.
-    return first * second if len(first.shape) == 1 else (first * second).sum(-1)
+    product = first * second if len(first.shape) < 2 else (first * second).sum(-1)
+    return product if len(first.shape) in (1, 2) else product.reshape((-1,))
 
 
 @_accumulate.register("Tensor", "Tensor", "Tensor")

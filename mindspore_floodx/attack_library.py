@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -66,6 +67,7 @@ def use_built_in_stopwords() -> None:
 
 
 def _import_textattack() -> ModuleType:
+    on_its_own = "textattack" in sys.modules  # its own command line came first, and keeps its messages
     use_built_in_stopwords()
     marker = cache_folder() / _MARKER
     try:
@@ -93,7 +95,8 @@ def _import_textattack() -> ModuleType:
             os.environ.pop(name, None)
     # TextAttack sets it to true; forked workers then hang in the fast tokenizers.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    textattack.shared.utils.logger.setLevel(logging.WARNING)
+    if not on_its_own:
+        textattack.shared.utils.logger.setLevel(logging.WARNING)
     return textattack
 
 

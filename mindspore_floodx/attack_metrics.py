@@ -14,7 +14,8 @@ from tabulate import tabulate
 SUCCEEDED, FAILED, SKIPPED = "succeeded", "failed", "skipped"
 CONFIDENCE = 0.95
 Interval = list[float] | None
-_NOTES = {"official": "", "standin": " (stand-in resources)", "built-in": " (the project's own attack)"}
+SHARES = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate")
+RESOURCE_NOTES = {"official": "", "standin": " (stand-in resources)", "built-in": " (the project's own attack)"}
 
 
 def summarise(examples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -110,25 +111,27 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> str:
     heading = ("attack", "Clean%", "Aua%", "Suc%", "#Query", "changed%")
     rows = [
         (
-            _name(summary),
-            *(_cell(summary, name, 100) for name in ("clean_accuracy", "accuracy_under_attack", "attack_success_rate")),
-            _cell(summary, "avg_queries", 1),
-            _cell(summary, "avg_words_changed", 100),
+            attack_title(summary),
+            *(figure(summary, name, 100) for name in SHARES),
+            figure(summary, "avg_queries"),
+            figure(summary, "avg_words_changed", 100),
         )
         for summary in summaries
     ]
     return tabulate(rows, heading, tablefmt="presto", colalign=("left", *["right"] * 5), disable_numparse=True)
 
 
-def _name(summary: Mapping[str, Any]) -> str:
+def attack_title(summary: Mapping[str, Any]) -> str:
+    """Returns the attack's name with what its figures need to be read: other resources, MindSpore, temperatures."""
     victim = ", MindSpore" if summary.get("victim") == "mindspore" else ""
     calibration = summary.get("calibration")
     temperatures = "" if calibration is None else " and ".join(f"{value:.3g}" for value in calibration["temperatures"])
     calibrated = f", logits / {temperatures}" if temperatures else ""
-    return f"{summary['attack']}{victim}{calibrated}{_NOTES[summary['resources']]}"
+    return f"{summary['attack']}{victim}{calibrated}{RESOURCE_NOTES[summary['resources']]}"
 
 
-def _cell(summary: Mapping[str, Any], name: str, factor: int) -> str:
+def figure(summary: Mapping[str, Any], name: str, factor: int = 1) -> str:
+    """Returns a figure of a summary times `factor` with its 95% interval, such as ``26.6 [23.8, 29.6]``, or ``-``."""
     value, interval = summary.get(name), summary.get(f"{name}_interval")
     if value is None:
         return "-"

@@ -115,6 +115,12 @@ class FloodingTrainOneStepCell(WeightedTrainOneStepCell):
     def construct(self, *inputs):
         return super().construct(*inputs)[0]
 
+    @property
+    def flood_level(self) -> float | None:
+        """The level b, rounded to float32; None without flooding."""
+        level = float(self.direction.flood_level.asnumpy())
+        return None if level == -math.inf else level
+
     def set_flood_level(self, flood_level: float | None) -> None:
         """Sets the level b, or, with None, ends flooding."""
         level = -math.inf if flood_level is None else flood_level

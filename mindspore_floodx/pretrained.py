@@ -32,6 +32,7 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+CARD, CARD_MARK = "README.md", "<!-- written by MindSpore-FloodX from the files of a run -->"  # see `model_card`
 _HUB_TIMEOUT_SECONDS = 10
 
 

@@ -12,6 +12,7 @@ import ckpt_convert.convert
 from ckpt_convert import load_mindspore_state, to_mindspore, to_pytorch
 from ckpt_convert.checkpoint_file import read_ckpt
 from mindspore_floodx.errors import UserError
+from mindspore_floodx.pretrained import CARD_MARK
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,17 @@ def test_verification_needs_a_fitting_vocabulary(native, tmp_path):
     with pytest.raises(UserError, match="at least one line of text"):
         to_pytorch(native, tmp_path / "out", verify=True, texts=[])
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_is_replaced_with_its_model_card_and_never_with_a_readme_of_ones_own(native, tmp_path):
+    to_pytorch(native, tmp_path / "out")
+    card = tmp_path / "out" / "README.md"
+    card.write_text(f"---\nlibrary_name: transformers\n---\n\n{CARD_MARK}\n")
+    to_pytorch(native, tmp_path / "out")
+    assert not card.exists()
+    card.write_text("# mine\n")
+    with pytest.raises(UserError, match=r"holds other files \(README\.md\)"):
+        to_pytorch(native, tmp_path / "out")
 
 
 def test_the_command_line(tiny, tmp_path):

@@ -17,23 +17,28 @@ HEAVY = ("mindspore", "torch", "transformers", "textattack", "numpy")
 
 
 def test_public_names():
-    from ckpt_convert import to_mindspore, to_pytorch
+    from ckpt_convert import to_mindspore, to_onnx, to_pytorch
 
     names = {
+        "AccordanceCallback",
         "BertConfig",
         "BertForSequenceClassification",
+        "CellAccordance",
         "FloodingTrainOneStepCell",
         "GradientAccordance",
+        "MindSporeModelWrapper",
         "accordance_from_gradients",
         "attack",
         "choose_flood_level",
         "measure_accordance",
         "measure_smoothness",
         "measure_timing",
+        "push_to_hub",
         "train",
+        "write_model_card",
     }
     assert names == set(mindspore_floodx.__all__)
-    for each in (to_mindspore, to_pytorch, *(getattr(mindspore_floodx, name) for name in names)):
+    for each in (to_mindspore, to_onnx, to_pytorch, *(getattr(mindspore_floodx, name) for name in names)):
         assert callable(each) and each.__doc__, each
     with pytest.raises(AttributeError, match="no attribute 'Bert'"):
         mindspore_floodx.Bert
@@ -63,6 +68,9 @@ def test_version_is_the_installed_one():
         "smoothness",
         "timing",
         "reproduce",
+        "compare",
+        "textattack-files",
+        "model-card",
         "resources",
         "standin-mlm",
         "demo",

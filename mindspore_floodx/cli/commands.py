@@ -34,6 +34,18 @@ def resources() -> None:
     _run("mindspore_floodx.cli.resources")
 
 
+def compare() -> None:
+    _run("mindspore_floodx.cli.compare")
+
+
+def textattack_files() -> None:
+    _run("mindspore_floodx.cli.textattack_files")
+
+
+def model_card() -> None:
+    _run("mindspore_floodx.cli.model_card")
+
+
 def accordance() -> None:
     _run("mindspore_floodx.cli.accordance")
 
