@@ -262,7 +262,11 @@ class _Training:
             said = "the same command goes on"
             if self.is_between_steps:
                 self._checkpoint()
-                said = f"after step {self.step:,} of {self.total_steps:,}; {said}"
+                self._save(self.folder.path / "checkpoint")
+                said = (
+                    f"after step {self.step:,} of {self.total_steps:,}; {said}, and the model as it is now is in "
+                    f"{self.folder.path / 'checkpoint'}"
+                )
             raise type(stop)(said) from None
         except OSError as error:  # a log that cannot be written
             raise UserError(
