@@ -121,7 +121,12 @@ def go(training, steps):
 
 METHODS = {
     "floodingx": {"accordance": "online", "sub_epochs": 2},
-    "freelb": {"freelb_shared_dropout": True, "adversarial_steps": 2},
+    "freelb": {
+        "freelb_shared_dropout": True,
+        "adversarial_steps": 2,
+        "accordance": "snapshot",  # nothing is measured before the end of its one sub-epoch
+        "sub_epochs": 1,
+    },
     "tavat": {"adversarial_steps": 2},
     "infobert": {"adversarial_steps": 2},
 }
@@ -136,8 +141,12 @@ def test_steps_from_a_state_are_the_steps_that_were_taken(given, tmp_path, metho
     found = run_state.load(tmp_path / "run")
     assert json.loads(json.dumps(found.progress))["place"]["within"] == 1
     training._restore(found)
+    seen = training.monitor._batches if training.monitor else []
+    assert len(seen) == (1 if method == "freelb" else 0)
     again = go(training, 3)
     same(first, again)
+    for batch, expected in zip(seen, training._batches(0, 0), strict=False):
+        np.testing.assert_array_equal(batch["input_ids"], expected["input_ids"])
     learned = {"tavat": "defence/tavat_table", "infobert": "defence/moment1.0.mean.0.weight"}.get(method)
     if learned:
         assert (first[learned] != found.arrays[learned]).any()
