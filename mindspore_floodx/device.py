@@ -90,8 +90,8 @@ def held_signals() -> Iterator[Callable[[], None]]:
     arrived: list[int] = []
 
     def demand_none() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # one that waits is delivered now
-        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        for number in signal.sigpending() & set(numbers):
+            arrived.append(signal.sigwait([number]))  # taken without its handler, which may be MindSpore's by now
         if arrived:
             raise Terminated if arrived[0] == signal.SIGTERM else KeyboardInterrupt
 
@@ -103,7 +103,7 @@ def held_signals() -> Iterator[Callable[[], None]]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for each, handler in before.items():
-            signal.signal(each, handler)
+            signal.signal(each, signal.SIG_DFL if handler is None else handler)  # None: not from Python
 
 
 def _keep_freed_memory() -> None:

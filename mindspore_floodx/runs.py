@@ -35,7 +35,9 @@ RESULTS = (
     run_state.FOLDER,
 )
 # what `files.replacing` and `files.replacing_folder` write before they rename it
-LEFTOVER = re.compile(r"\.(config|environment|flood_level|checkpoint|export)-(old-)?[a-z0-9_]{8}(\.\w+)?")
+LEFTOVER = re.compile(
+    r"\.(config|environment|flood_level|checkpoint|export|epoch-\d+|training|accordance)-(old-)?[a-z0-9_]{8}(\.\w+)?"
+)
 PACKAGES = ("mindspore-floodx", "mindspore", "numpy", "pandas", "torch", "transformers", "tokenizers", "textattack")
 
 
@@ -54,6 +56,7 @@ def demand_free(settings: TrainSettings) -> None:
     if path.exists() and not _is_run(path) and any(not each.name.startswith(".") for each in path.iterdir()):
         raise UserError(f"{path} holds files that are no run's; choose another --output-dir")
     if (path / "export").exists() and not settings.overwrite:
+        run_state.discard(path)  # where the process was killed between export and this
         raise UserError(f"{path} holds a finished run; choose another --output-dir, or add --overwrite")
     if path.resolve() in (Path(settings.model).resolve(), *Path(settings.model).resolve().parents):
         raise UserError(f"{path} holds the model to train, which the run would replace; choose another --output-dir")
@@ -153,9 +156,10 @@ class RunFolder:
         self.path, self._kept = settings.run_folder, dict(kept or {})
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for leftover in self.path.iterdir():  # of a process that was killed while it wrote
-                if LEFTOVER.fullmatch(leftover.name):
-                    _remove(leftover)
+            for place in (self.path, self.path / "checkpoints", self.path / "plots"):
+                for leftover in list(place.glob(".*")):  # of a process that was killed while it wrote
+                    if LEFTOVER.fullmatch(leftover.name):
+                        _remove(leftover)
             results = () if kept is not None else (*RESULTS, "checkpoint") if settings.overwrite else RESULTS
             for name in results:
                 _remove(self.path / name)

@@ -268,6 +268,8 @@ class _Training:
                     f"{self.folder.path / 'checkpoint'}"
                 )
             raise type(stop)(said) from None
+        except BrokenPipeError:  # the reader of what is printed went away
+            raise
         except OSError as error:  # a log that cannot be written
             raise UserError(
                 f"cannot write {self.folder.path}: {error.strerror or error}; make room there and give the same "

@@ -90,8 +90,10 @@ def test_a_finished_run_is_only_replaced_when_asked(tmp_path):
     folder.log_step(STEP)
     folder.close()
     fill(folder.path)
+    (folder.path / "state").mkdir()
     with pytest.raises(UserError, match="holds a finished run; choose another --output-dir, or add --overwrite"):
         RunFolder(settings(tmp_path))
+    assert not (folder.path / "state").exists()  # left by a process that was killed at its very end
     assert len(rows(folder.path / "log.csv")) == 1
     RunFolder(settings(tmp_path, overwrite=True)).close()
     # nothing of the old model is left to be taken for the new one's
@@ -120,6 +122,7 @@ def test_a_run_that_goes_on_keeps_its_logs_as_far_as_its_state(tmp_path):
     folder.close()
     (folder.path / ".config-ab12_34z.yaml").write_text("of a killed process")
     (folder.path / ".checkpoint-old-ab12_34z").mkdir()
+    (folder.path / "checkpoints" / ".epoch-12-ab12_34z").mkdir(parents=True)
     (folder.path / ".gitignore").write_text("the user's")
     for _ in range(2):  # also when it is stopped again before anything was added
         again = RunFolder(settings(tmp_path), sizes)
@@ -133,7 +136,8 @@ def test_a_run_that_goes_on_keeps_its_logs_as_far_as_its_state(tmp_path):
     again.close()
     assert len(rows(folder.path / "log.csv")) == len(rows(folder.path / "epochs.csv")) == 2
     names = {path.name for path in folder.path.iterdir()}
-    assert names == {"config.yaml", "log.csv", "epochs.csv", "tensorboard", ".gitignore"}
+    assert names == {"config.yaml", "log.csv", "epochs.csv", "tensorboard", "checkpoints", ".gitignore"}
+    assert not list((folder.path / "checkpoints").iterdir())
 
 
 def test_a_run_that_was_killed_before_its_first_log_is_a_run(tmp_path):

@@ -72,7 +72,6 @@ class TestTheRunFolder:
             "export",
             "plots",
             "tensorboard",
-            ".lock",
         }
         assert TrainSettings(**yaml.safe_load((run / "config.yaml").read_text())) == settings
         assert settings.dataset == "custom"
