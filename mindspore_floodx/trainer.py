@@ -205,12 +205,14 @@ class _Training:
         self.sub_epoch_ends = sub_epoch_ends(self.steps_per_epoch, settings.sub_epochs)
         self.place, self.going_on_from = _Place(), ""
         self.saved_step, self.saved_at = 0, time.monotonic()
+        self.first_steps: dict[str, int] = {}  # the step with which each way to train began (see `_settle`)
         self.is_between_steps = True
         self.demand_none: Callable[[], None] = lambda: None  # ends the run if that was asked for
         with held_signals() as self.demand_none:
             self._build(model_folder, kept or {})
-            if found is not None:
-                self._restore(found)
+        if found is not None:
+            self._restore(found)
+        self._found = found
 
     def _build(self, model_folder: Path, kept: Mapping[str, int]) -> None:
         from .defences.preparation import Preparation
@@ -255,6 +257,8 @@ class _Training:
         try:
             with held_signals() as self.demand_none:
                 self._compile()
+                if self._found is not None:
+                    self._settle(self._found)
                 while self.place.epoch < self.settings.epochs:
                     self._epoch()
                 self._checkpoint()  # so that nothing is trained twice if the conversion fails
@@ -305,6 +309,7 @@ class _Training:
             "place": dataclasses.asdict(self.place),
             "sizes": sizes,
             "flood_level": self.level,
+            "first_steps": self.first_steps,
         }
         run_state.save(self.folder.path, self.step, progress, arrays)
         self.saved_step, self.saved_at = self.step, time.monotonic()
@@ -314,6 +319,7 @@ class _Training:
 
         self.place = _Place(**found.progress["place"])
         self.saved_step, self.going_on_from = self.step, str(found.path)
+        self.first_steps = dict(found.progress["first_steps"])
         self.model.load_state(run_state.part(found.arrays, "model"))
         run_state.set_values(self._of_optimizer(), run_state.part(found.arrays, "optimizer"))
         self.defence.load_training_state(run_state.part(found.arrays, "defence"))
@@ -327,6 +333,25 @@ class _Training:
             begun = max(end for end in (0, *self.sub_epoch_ends) if end <= max(last, 0))
             seen = itertools.islice(self._batches(self.place.epoch, begun), self.place.within - begun)
             self.monitor.load_state(run_state.part(found.arrays, "accordance"), seen)
+
+    def _settle(self, found: run_state.RunState) -> None:
+        """Lets every graph compute first what it computed first in the run that goes on, and takes the state again.
+
+        MindSpore's kernels settle on something with the shapes that they see first: in another process that began with
+        other shapes a logit can differ in its last bit.
+        """
+        for path, step in found.progress["first_steps"].items():
+            epoch, within = divmod(step - 1, self.steps_per_epoch)
+            batch = next(self._batches(epoch, within))
+            if path == "plain":
+                self.defence.train_step(batch)
+            elif self.monitor is not None and self.monitor.online is not None:
+                self.monitor.online.add(batch)
+        if self.monitor is not None and self.monitor.snapshot is not None:
+            self.monitor.snapshot.add(next(self._batches(0, 0)))
+            self.monitor.snapshot.reset()
+        self._restore(found)
+        self._found = None
 
     def _of_optimizer(self) -> list[Any]:
         """The parameters of the optimizer that are not the model's: moments, powers, its step."""
@@ -377,7 +402,9 @@ class _Training:
     def _train_on(self, batch: dict[str, np.ndarray], step: int) -> float:
         """The step of this number; returns the mean loss of the batch before it."""
         if self.monitor is not None and self.monitor.online is not None and self.monitor.measures(step):
+            self.first_steps.setdefault("online", step)
             return self.monitor.online.add(batch)
+        self.first_steps.setdefault("plain", step)
         return self.defence.train_step(batch)
 
     def _epoch(self) -> None:
