@@ -41,7 +41,8 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
         given: single ones by name, as on the command line: `train(dataset="mrpc", model="minilm", epochs=3)`.
 
     A run that was stopped, in whatever way, goes on from its last state when it is called again in the same way, and
-    ends with what it would have ended with: the same bits in weights and logs, but for the times in them.
+    ends with the weights that it would have ended with, to the last bit. A logged loss can differ in its seventh digit:
+    MindSpore's products of small matrices depend on what the process has computed before.
 
     Returns:
         the run folder: config.yaml, environment.json, log.csv, epochs.csv, checkpoint/ (MindSpore), export/ (Hugging
@@ -338,7 +339,7 @@ class _Training:
         """Lets every graph compute first what it computed first in the run that goes on, and takes the state again.
 
         MindSpore's kernels settle on something with the shapes that they see first: in another process that began with
-        other shapes a logit can differ in its last bit.
+        other shapes a loss can differ in its last bit. This makes it rarer; it does not rule it out.
         """
         for path, step in found.progress["first_steps"].items():
             epoch, within = divmod(step - 1, self.steps_per_epoch)
