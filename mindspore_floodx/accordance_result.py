@@ -68,7 +68,8 @@ class AccordanceSums:
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes the place of the sums that `state` returned."""
-        self._within, self._both, self.batches = state["within"], state["both"], int(state["batches"])
+        self._within, self._both = state["within"].copy(), state["both"].copy()  # they are added to in place
+        self.batches = int(state["batches"])
 
     def add(self, gram: np.ndarray) -> None:
         """Takes one batch's products g_ia . g_ib, float [k, k]; a class without examples (or gradient) has 0s."""
