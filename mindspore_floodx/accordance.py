@@ -22,6 +22,7 @@ from .accordance_cells import ClassGradients, Sums, Update, Zero
 from .accordance_result import Accordance, AccordanceSums
 from .bert import BertForSequenceClassification
 from .errors import UserError
+from .run_state import set_values, values
 
 
 class Measured:
@@ -49,10 +50,26 @@ class Measured:
         """Returns the accordance of the batches since the start or the last `reset`."""
         return self._counts.result(self._square(self._sums()))
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns what was measured since the start or the last `reset`, by name: the sums V_a and the counts."""
+        return self._counts.state() | values(self._parameters())
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on measuring from what `state` returned.
+
+        Raises:
+            UserError: it is another model's.
+        """
+        self._counts.load_state(state)
+        set_values(self._parameters(), state)
+
     def reset(self) -> None:
         """Forgets all batches; what follows is a new (sub-)epoch."""
         self._zero()
         self._counts = AccordanceSums(self.num_classes)
+
+    def _parameters(self) -> list[ms.Parameter]:
+        return [each for sums in self._sums.sums for each in sums]
 
 
 class GradientAccordance(Measured):
@@ -97,7 +114,7 @@ class GradientAccordance(Measured):
         self._update = Update(
             self._sums, ranges([first + i for i in chosen]), len(weights) + 2, optimizer, word, max_grad_norm
         )
-        self._zero = Zero([each for sums in self._sums.sums for each in sums])
+        self._zero = Zero(self._parameters())
         self._counts = AccordanceSums(self.num_classes)
         self._shapes = [tuple(each.shape) for each in weights]
         self._set_inputs()

@@ -51,7 +51,7 @@ class CellAccordance(Measured):
         self._update = Update(
             self._sums, ranges([1 + i for i in chosen]), len(weights) + 2, optimizer, None, max_grad_norm
         )
-        self._zero = Zero([each for sums in self._sums.sums for each in sums])
+        self._zero = Zero(self._parameters())
         self._counts = AccordanceSums(num_classes)
         self._known = False  # the inputs' shapes
 

@@ -16,6 +16,7 @@ so one pass that keeps the k sums V_a gives C exactly, and S from it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,6 +61,15 @@ class AccordanceSums:
         self._within = np.zeros((num_classes, num_classes))  # sum_i u_ia . u_ib
         self._both = np.zeros((num_classes, num_classes), np.int64)  # batches that have class a and class b
         self.batches = 0
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns everything that was summed up so far, by name."""
+        return {"within": self._within, "both": self._both, "batches": np.array(self.batches)}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes the place of the sums that `state` returned."""
+        self._within, self._both = state["within"].copy(), state["both"].copy()  # they are added to in place
+        self.batches = int(state["batches"])
 
     def add(self, gram: np.ndarray) -> None:
         """Takes one batch's products g_ia . g_ib, float [k, k]; a class without examples (or gradient) has 0s."""

@@ -13,6 +13,7 @@ Shapes in comments: B batch, L length, H hidden size, N heads, D = H / N, T toke
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -349,6 +350,11 @@ class BertForSequenceClassification(nn.Cell):
     def state(self) -> dict[str, Any]:
         """Returns the parameters as NumPy arrays by name."""
         return {name: parameter.asnumpy() for name, parameter in self.parameters_and_names()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Sets the parameters to what `state` returned."""
+        for name, parameter in self.parameters_and_names():
+            parameter.set_data(Tensor(state[name]))
 
 
 def _normal(parameter: Any, deviation: float) -> Tensor:

@@ -8,10 +8,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .cuda_libraries import ready_for_mindspore, refusal
-from .errors import UserError, nearest
+from .errors import Terminated, UserError, nearest
 
 DEVICES = ("CPU", "GPU")
 _chosen: tuple[str, int | None] | None = None  # MindSpore takes these once in a process
@@ -78,6 +78,38 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def held_signals() -> Iterator[Callable[[], None]]:
+    """Holds Ctrl-C and SIGTERM back; yields what ends the work in hand if one of them came, at a moment that suits.
+
+    That function raises KeyboardInterrupt after Ctrl-C and `errors.Terminated` after SIGTERM. So that MindSpore does
+    not take the one for the other (see `stoppable`), both are blocked in this thread, and with it in all threads that
+    are started meanwhile: a signal waits in the system until it is asked for. Where MindSpore's threads are older, as
+    in a program that has computed before, Ctrl-C may be taken for SIGTERM. Signals that are ignored stay so.
+    """
+    numbers = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        yield lambda: None
+        return
+    arrived: list[int] = []
+
+    def demand_none() -> None:
+        for number in signal.sigpending() & set(numbers):
+            arrived.append(signal.sigwait([number]))  # taken without its handler, which may be MindSpore's by now
+        if arrived:
+            raise Terminated if arrived[0] == signal.SIGTERM else KeyboardInterrupt
+
+    before = {each: signal.signal(each, lambda number, frame: arrived.append(number)) for each in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield demand_none
+        demand_none()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for each, handler in before.items():
+            signal.signal(each, signal.SIG_DFL if handler is None else handler)  # None: not from Python
 
 
 def _keep_freed_memory() -> None:

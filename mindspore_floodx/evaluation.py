@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import mindspore as ms
 import numpy as np
@@ -33,15 +33,20 @@ class Evaluator:
         self.forward.set_train(False)
         self.forward.compile(self.ids, self.ids, self.ids)
 
-    def logits(self, encoded: EncodedSplit, batch_size: int) -> np.ndarray:
+    def logits(
+        self, encoded: EncodedSplit, batch_size: int, before_each: Callable[[], None] | None = None
+    ) -> np.ndarray:
         """Returns the logits of all examples in their order, float32 [examples, labels].
 
-        Examples are taken by length, so that little is padded; padding does not change a logit.
+        Examples are taken by length, so that little is padded; padding does not change a logit. `before_each` is
+        called before every batch.
         """
         self.forward.set_train(False)
         order = np.argsort(np.diff(encoded.offsets), kind="stable")
         rows: list[np.ndarray] = []
         for start in range(0, len(order), batch_size):
+            if before_each is not None:
+                before_each()
             batch = make_batch(encoded, order[start : start + batch_size])
             inputs = (Tensor(batch[name]) for name in ("input_ids", "attention_mask", "token_type_ids"))
             rows.append(self.forward(*inputs).asnumpy())
@@ -49,9 +54,15 @@ class Evaluator:
         result[order] = np.concatenate(rows)
         return result
 
-    def evaluate(self, encoded: EncodedSplit, batch_size: int, f1: bool = False) -> dict[str, float]:
+    def evaluate(
+        self,
+        encoded: EncodedSplit,
+        batch_size: int,
+        f1: bool = False,
+        before_each: Callable[[], None] | None = None,
+    ) -> dict[str, float]:
         """Returns eval_loss (mean cross-entropy) and eval_accuracy, and eval_f1 of class 1 if asked for."""
-        return scores(self.logits(encoded, batch_size), encoded.labels, f1)
+        return scores(self.logits(encoded, batch_size, before_each), encoded.labels, f1)
 
 
 class _PerturbedLogits(nn.Cell):

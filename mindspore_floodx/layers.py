@@ -10,6 +10,8 @@ length, B batch, N heads, L length, D head size.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 
 import mindspore as ms
@@ -153,64 +155,87 @@ class Tanh(nn.Cell):
 
 
 class Dropout(nn.Cell):
-    """Dropout whose masks depend on nothing but the seed; any shape.
+    """Dropout whose masks depend on nothing but the seed and the number of the call; any shape.
 
-    Two runs of MindSpore's own with one seed give different masks after the fifth call on a CPU, as if it drew from
-    several threads whose number it picks by timing. Here whole numbers of 32 bits are drawn, each for two elements,
-    since the draw is what takes the time: the upper 16 bits decide on one element and the lower 16 on the other.
+    The random state of MindSpore's own generators lies inside the kernels, where it can neither be read nor set, so a
+    stopped training could not go on with the masks that it would have had. Here it is one number, the clock, which
+    every call in training moves on by one (`dropout_clocks`, `set_dropout_clocks`).
+
+    A mask is put together from blocks of 64 elements. A hash of clock, seed and place (the finalizer of MurmurHash3,
+    Appleby, 2011) picks a row in each of two tables of 8192 random rows, and the rows' product is the block: an
+    element is kept where both rows keep it. So 67 million blocks are possible, two blocks share a row once in 4096
+    times, and two elements of a block have a correlation of 0.01 (at most 0.05). To hash once for a block and to fetch
+    rows is faster than to draw every element.
 
     Args:
-        p: probability of an element to become 0, rounded to 1 / 65536; the others are divided by 1 - p. The seed of the
-            masks is drawn from NumPy's global generator, which `mindspore.set_seed` seeds.
+        p: probability of an element to become 0, to 1 / 500,000 (to 1 / 4,000 at each of the 64 places of a block); the
+            others are divided by 1 - p. The seed of the masks is drawn from NumPy's global generator, which
+            `mindspore.set_seed` seeds.
+
+    Attributes:
+        clock: calls in training so far, an int32 parameter alone in a list, so that it is none of the model's.
+        advances: whether a call moves the clock.
     """
 
     def __init__(self, p: float):
         super().__init__()
-        self.p = p
-        self.integers = ops.UniformInt(int(np.random.randint(1, 2**31 - 1)))
-        self.lowest, self.highest = Tensor(-(2**31), ms.int32), Tensor(2**31 - 1, ms.int32)
-        dropped = min(round(p * 2**16), 2**16 - 1)  # so many of the 65536 values of 16 bits
-        self.upper = Tensor((dropped - 2**15) * 2**16, ms.int32)
-        self.lower = Tensor(dropped - 2**15, ms.int16)
+        self.p, self.start = p, int(np.random.randint(1, 2**31 - 1))
+        self.clock = [Parameter(Tensor(0, ms.int32), name=f"dropout_clock.{next(_numbers)}", requires_grad=False)]
+        self.advances, self.one = True, Tensor(1, ms.int32)
+        self.tables = _tables(p) if p > 0 else []
+        self.factors = [_signed(factor) for factor in (0x85EBCA6B, 0xC2B2AE35)]
+        self.stride, self.sixteen, self.thirteen = _signed(0x165667B1), Tensor(16, ms.int32), Tensor(13, ms.int32)
+        self.lowest = Tensor(_ROWS - 1, ms.int32)
+        self.shift, self.xor, self.bits = ops.RightShift(), ops.BitwiseXor(), ops.BitwiseAnd()
+        self.gather = ops.Gather()
         self.slice = ops.Slice()  # the x[:n] of tensors takes thirty times as long
-        self.scale = 1.0 / (1.0 - p)
 
-    def kept(self, x):  # 0 for what is dropped and 1 for the rest, of the shape and type of x
+    def tick(self):  # the time of a call
+        if self.advances:
+            return ops.assign_add(self.clock[0], self.one) + 0
+        return self.clock[0] + 0
+
+    def mask(self, x, clock):  # 0 for what is dropped and 1 / (1 - p) for the rest, of the shape and type of x
         size = 1
         for side in ops.shape(x):
             size = size * side
-        drawn = self.integers(((size + 1) // 2,), self.lowest, self.highest)
-        kept = ops.concat((drawn >= self.upper, drawn.astype(ms.int16) >= self.lower))
-        return ops.stop_gradient(self.slice(kept, (0,), (size,)).reshape(ops.shape(x)).astype(x.dtype))
+        places = ops.arange(0, (size + _WIDTH - 1) // _WIDTH).astype(ms.int32) + (clock * self.stride + self.start)
+        mixed = self.xor(places, self.shift(places, self.sixteen)) * self.factors[0]
+        mixed = self.xor(mixed, self.shift(mixed, self.thirteen)) * self.factors[1]
+        mixed = self.xor(mixed, self.shift(mixed, self.sixteen))
+        first = self.gather(self.tables[0], self.bits(mixed, self.lowest), 0)
+        second = self.gather(self.tables[1], self.bits(self.shift(mixed, self.sixteen), self.lowest), 0)
+        blocks = (first * second).reshape(-1)
+        return ops.stop_gradient(self.slice(blocks, (0,), (size,)).reshape(ops.shape(x)).astype(x.dtype))
+
+    def at(self, x, clock):
+        if not self.training or self.p == 0:
+            return x
+        return x * self.mask(x, clock)
 
     def construct(self, x):
         if not self.training or self.p == 0:
             return x
-        return x * (self.kept(x) * self.scale)
+        return x * self.mask(x, self.tick())
 
 
-class _SharedIntegers(nn.Cell):
-    """What `Dropout` draws from when its masks shall stay the same until a clock moves on.
+_ROWS, _WIDTH = 8192, 64
+_numbers = itertools.count()  # parameters that meet in one graph need different names
 
-    A whole number of 32 bits is a hash (the finalizer of MurmurHash3, Appleby, 2011) of the clock, the number of the
-    dropout cell and the place in the mask; int32 products wrap around.
-    """
 
-    def __init__(self, clock: Parameter, number: int, seed: int):
-        super().__init__(auto_prefix=False)
-        self.clock, self.start = clock, _signed(number * 0x9E3779B1 + seed * 0x27D4EB2F)
-        self.first, self.second, self.stride = _signed(0x85EBCA6B), _signed(0xC2B2AE35), _signed(0x165667B1)
-        self.shift, self.xor, self.bits = ops.RightShift(), ops.BitwiseXor(), ops.BitwiseAnd()
-
-    def mixed(self, x, places):  # x ^ (x >>> places)
-        moved = self.shift(x, ops.ones_like(x) * places)
-        return self.xor(x, self.bits(moved, ops.ones_like(x) * ((1 << (32 - places)) - 1)))
-
-    def construct(self, shape, lowest, highest):
-        x = ops.arange(0, shape[0]).astype(ms.int32) + (self.clock * self.stride + self.start)
-        x = self.mixed(x, 16) * self.first
-        x = self.mixed(x, 13) * self.second
-        return self.mixed(x, 16)
+@functools.cache
+def _tables(p: float) -> list[Parameter]:
+    """Two tables [rows, width] of 0 and 1, and of 0 and 1 / (1 - p): the product of two rows keeps a share 1 - p."""
+    generator = np.random.default_rng(64)
+    dropped = _ROWS * (1.0 - math.sqrt(1.0 - p))
+    # whole numbers for the columns, whose mean is as close as it gets: every place is dropped equally often
+    zeros = np.floor(dropped + (np.arange(_WIDTH) + 0.5) / _WIDTH).astype(int)
+    tables = []
+    for number, kept in enumerate((1.0, 1.0 / (1.0 - p))):
+        table = np.where(np.arange(_ROWS)[:, None] < zeros, 0.0, kept).astype(np.float32)
+        table = generator.permuted(table[:, generator.permutation(_WIDTH)], axis=0)
+        tables.append(Parameter(Tensor(table), name=f"dropout_table.{next(_numbers)}.{number}", requires_grad=False))
+    return tables
 
 
 def _signed(number: int) -> int:
@@ -219,12 +244,27 @@ def _signed(number: int) -> int:
     return number - 2**32 if number >= 2**31 else number
 
 
-def share_dropout_masks(network: nn.Cell, seed: int) -> Parameter:
+def _dropouts(network: nn.Cell) -> list[Dropout]:
+    return [cell for _, cell in network.cells_and_names() if isinstance(cell, Dropout)]
+
+
+def dropout_clocks(network: nn.Cell) -> np.ndarray:
+    """Returns the random state of a network's dropout: the clock of each `Dropout`, int32 [cells]."""
+    return np.array([each.clock[0].asnumpy() for each in _dropouts(network)], np.int32)
+
+
+def set_dropout_clocks(network: nn.Cell, clocks: np.ndarray | int) -> None:
+    """Sets what `dropout_clocks` returned, or all clocks to one number; the next masks are those of that time."""
+    cells = _dropouts(network)
+    for cell, time in zip(cells, np.broadcast_to(clocks, len(cells)), strict=True):
+        cell.clock[0].set_data(Tensor(int(time), ms.int32))
+
+
+def share_dropout_masks(network: nn.Cell) -> Parameter:
     """Makes every `Dropout` in a network repeat its mask until the returned clock, an int32 number, is changed."""
-    clock = Parameter(Tensor(0, ms.int32), name="dropout_clock", requires_grad=False)
-    dropouts = [cell for _, cell in network.cells_and_names() if isinstance(cell, Dropout)]
-    for number, each in enumerate(dropouts):
-        each.integers = _SharedIntegers(clock, number, seed)
+    clock = Parameter(Tensor(0, ms.int32), name=f"dropout_clock.{next(_numbers)}", requires_grad=False)
+    for each in _dropouts(network):
+        each.clock, each.advances = [clock], False
     return clock
 
 
@@ -246,12 +286,12 @@ class _AttentionFunction(nn.Cell):
         self.exp = ops.Exp()
         self.dropout = Dropout(dropout)
 
-    def construct(self, query, key, value, bias):  # (B, N, L, D) three times, (B, N, L, L) -> (B, N, L, D), kept
+    def construct(self, query, key, value, bias, clock):  # (B, N, L, D) three times, (B, N, L, L), () -> (B, N, L, D)
         log_probabilities = self.log_softmax(self.matmul_transpose_b(query, key) + bias)  # (B, N, L, L)
-        dropped = self.dropout(self.exp(log_probabilities))
+        dropped = self.dropout.at(self.exp(log_probabilities), clock)
         return self.matmul(dropped, value), log_probabilities, dropped
 
-    def bprop(self, query, key, value, bias, out, dout):
+    def bprop(self, query, key, value, bias, clock, out, dout):
         _, log_probabilities, dropped = out
         dcontext = dout[0]
         ddropped = self.matmul_transpose_b(dcontext, value)
@@ -261,6 +301,7 @@ class _AttentionFunction(nn.Cell):
             self.matmul_transpose_a(dscores, query),
             self.matmul_transpose_a(dropped, dcontext),
             ops.zeros_like(bias),  # the padding mask is data
+            ops.zeros_like(clock),
         )
 
 
@@ -270,10 +311,12 @@ class Attention(nn.Cell):
     def __init__(self, head_size: int, dropout: float):
         super().__init__()
         self.function = _AttentionFunction(dropout)
-        self.scale = 1.0 / math.sqrt(head_size)
+        self.scale, self.zero = 1.0 / math.sqrt(head_size), Tensor(0, ms.int32)
 
     def construct(self, query, key, value, bias):
-        return self.function(query * self.scale, key, value, bias)[0]
+        # a cell with a gradient of its own must not change a parameter, so the clock moves here
+        clock = self.function.dropout.tick() if self.training else self.zero
+        return self.function(query * self.scale, key, value, bias, clock)[0]
 
 
 def padding_bias(attention_mask: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from .files import write_json
 from .flood_level import FloodLevel, choose_flood_level
+from .run_state import part
 from .runs import CsvTable
 from .settings import TrainSettings
 
@@ -51,6 +52,7 @@ class AccordanceMonitor:
         settings: `accordance` says how it is measured: online, snapshot or both.
         folder: the run folder.
         model, optimizer: what is trained; online, the optimizer's steps are taken by `train_step`.
+        kept: bytes of the two files that stay, by name, of a run that goes on.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class AccordanceMonitor:
         folder: Path,
         model: BertForSequenceClassification,
         optimizer: nn.Optimizer,
+        kept: Mapping[str, int] | None = None,
     ):
         from .accordance import GradientAccordance
 
@@ -70,8 +73,9 @@ class AccordanceMonitor:
             self.online = GradientAccordance(model, optimizer, names, settings.max_grad_norm)
         if settings.accordance in ("snapshot", "both"):
             self.snapshot = GradientAccordance(model, parameters=names)
-        self._rows = CsvTable(folder / "accordance.csv", COLUMNS)
-        self._classes = CsvTable(folder / "accordance_classes.csv", CLASS_COLUMNS)
+        kept = kept or {}
+        self._rows = CsvTable(folder / "accordance.csv", COLUMNS, kept.get("accordance.csv"))
+        self._classes = CsvTable(folder / "accordance_classes.csv", CLASS_COLUMNS, kept.get("accordance_classes.csv"))
         self._batches: list[Batch] = []
         self._loss, self._examples = 0.0, 0
         self.accordance: list[float] = []
@@ -127,6 +131,35 @@ class AccordanceMonitor:
         self.accordance.append(value)
         self.train_loss.append(row["train_loss"])
         self._batches, self._loss, self._examples = [], 0.0, 0
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns what was measured so far, by name; the batches of the sub-epoch under way are the caller's."""
+        state = {
+            "loss": np.array(self._loss),
+            "examples": np.array(self._examples),
+            "accordance": np.array(self.accordance, np.float64),
+            "train_loss": np.array(self.train_loss, np.float64),
+        }
+        if self.online is not None:
+            state |= {f"online/{name}": array for name, array in self.online.state().items()}
+        return state
+
+    def load_state(self, state: Mapping[str, np.ndarray], batches: Iterable[Batch]) -> None:
+        """Goes on from what `state` returned.
+
+        Args:
+            batches: those of the sub-epoch under way that were trained on.
+        """
+        self._loss, self._examples = float(state["loss"]), int(state["examples"])
+        self.accordance, self.train_loss = state["accordance"].tolist(), state["train_loss"].tolist()
+        if self.snapshot is not None:
+            self._batches = list(batches)
+        if self.online is not None:
+            self.online.load_state(part(state, "online"))
+
+    def sizes(self) -> dict[str, int]:
+        """Returns the bytes of accordance.csv and accordance_classes.csv, which are safe on the disk then."""
+        return {"accordance.csv": self._rows.size(), "accordance_classes.csv": self._classes.size()}
 
     def decide(self) -> FloodLevel:
         """Returns what the flood rule says of the sub-epochs so far; a run that has no turn gets no level."""

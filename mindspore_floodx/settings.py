@@ -45,6 +45,7 @@ _AT_LEAST_ONE = (
     "sub_epochs",
     "accordance_every",
     "warmup_steps",
+    "checkpoint_every_steps",
 )
 
 
@@ -141,7 +142,13 @@ class TrainSettings:
         None, "CPU threads, by default all cores; MindSpore's matrix products take at least two"
     )
     save_every_epoch: bool = _setting(False, "keep a checkpoint of every epoch, not only of the last")
-    overwrite: bool = _setting(False, "replace a finished run in the output folder")
+    checkpoint_every_minutes: float = _setting(
+        5.0, "write the state that a stopped run goes on from every so many minutes; 0: not by time"
+    )
+    checkpoint_every_steps: int | None = _setting(None, "also write it every so many steps")
+    overwrite: bool = _setting(
+        False, "begin anew where the output folder holds a run, finished or not, instead of going on or refusing"
+    )
     output_dir: str | None = _setting(None, "run folder; by default runs/<dataset>-<method>-<seed>")
 
     def __post_init__(self) -> None:
@@ -170,6 +177,8 @@ class TrainSettings:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.warmup_ratio <= 1:
             raise UserError(f"warmup_ratio is {self.warmup_ratio}; it must lie between 0 and 1")
+        if self.checkpoint_every_minutes < 0:
+            raise UserError(f"checkpoint_every_minutes is {self.checkpoint_every_minutes}; it must be 0 or more")
         if self.weight_decay < 0 or not 0 <= self.seed < 2**31:
             raise UserError("weight_decay must not be negative, and seed must lie between 0 and 2147483647")
         if self.method == "floodingx" and self.flood_level is not None:
@@ -209,6 +218,11 @@ class TrainSettings:
         """Where the run is written: `output_dir`, which has a value once the settings are made."""
         assert self.output_dir is not None
         return Path(self.output_dir)
+
+    def that_matter(self) -> dict[str, Any]:
+        """Returns the settings that the outcome depends on: all but how a folder is treated and the state is kept."""
+        free = ("overwrite", "output_dir", "checkpoint_every_minutes", "checkpoint_every_steps")
+        return {name: value for name, value in self.to_dict().items() if name not in free}
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

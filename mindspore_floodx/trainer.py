@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,18 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from . import run_state
 from .data import DATASETS, TextDataset, load_dataset, load_files
-from .device import stoppable, use_device
+from .device import held_signals, stoppable, use_device
 from .encoding import EncodedSplit, encode, epoch_order, load_tokenizer, make_batch
 from .errors import UserError, nearest
 from .files import replacing
 from .flood_level import FloodLevel, choose_flood_level
+from .lock import locked
 from .monitor import AccordanceMonitor, sub_epoch_ends, write_decision
 from .plots import plot_accordance, plot_training
 from .pretrained import find_model
-from .runs import RunFolder, demand_free, is_finished
+from .runs import RunFolder, belonging, demand_free, is_finished, state_of
 from .settings import TrainSettings, resolve
 
 if TYPE_CHECKING:
@@ -38,13 +40,19 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
         settings: all settings at once (`settings.resolve` makes them), or
         given: single ones by name, as on the command line: `train(dataset="mrpc", model="minilm", epochs=3)`.
 
+    A run that was stopped, in whatever way, goes on from its last state when it is called again in the same way, and
+    ends with the weights that it would have ended with, to the last bit. A logged loss can differ in its seventh digit:
+    MindSpore's products of small matrices depend on what the process has computed before.
+
     Returns:
         the run folder: config.yaml, environment.json, log.csv, epochs.csv, checkpoint/ (MindSpore), export/ (Hugging
         Face), plots/ and tensorboard/.
 
     Raises:
-        UserError: a wrong setting, unreadable data or model, a loss that is not finite, or a conversion whose check
-            failed.
+        UserError: a wrong setting, unreadable data or model, a loss that is not finite, a conversion whose check
+            failed, a folder that another process trains in, that holds an unfinished run of other settings or that
+            cannot be written.
+        KeyboardInterrupt: Ctrl-C, or `errors.Terminated` after SIGTERM, once the state was written.
     """
     if settings is None:
         settings = resolve(given)
@@ -53,10 +61,12 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
     demand_free(settings)  # before minutes go into the data
     dataset = load_data(settings)
     model_folder = find_model(settings.model)
-    use_device(settings.device, settings.threads)
-    if settings.method == "floodingx" and settings.floodingx_runs == 2:
-        return _measure_then_train(settings, dataset, model_folder)
-    return _Training(settings, dataset, model_folder).run()
+    with held_signals():  # MindSpore's threads are started here
+        use_device(settings.device, settings.threads)
+    with locked(settings.run_folder):
+        if settings.method == "floodingx" and settings.floodingx_runs == 2:
+            return _measure_then_train(settings, dataset, model_folder)
+        return _Training(settings, dataset, model_folder).run()
 
 
 def _measure_then_train(settings: TrainSettings, dataset: TextDataset, model_folder: Path) -> Path:
@@ -67,7 +77,8 @@ def _measure_then_train(settings: TrainSettings, dataset: TextDataset, model_fol
     measuring = dataclasses.replace(settings, method="finetune", output_dir=f"{settings.run_folder}-measurement")
     if not is_finished(measuring, fingerprints(dataset)):
         demand_free(measuring)
-        _Training(measuring, dataset, model_folder).run()
+        with locked(measuring.run_folder):
+            _Training(measuring, dataset, model_folder).run()
     series = pd.read_csv(measuring.run_folder / "accordance.csv")
     accordance, train_loss = series["accordance"].tolist(), series["train_loss"].tolist()
     decision = choose_flood_level(accordance, train_loss, **settings.flood_rule_options(), fallback="steepest")
@@ -146,14 +157,38 @@ def build_model(
 
 
 def epoch_batches(
-    train_set: EncodedSplit, example_inputs: Mapping[str, np.ndarray], settings: TrainSettings, epoch: int
+    train_set: EncodedSplit,
+    example_inputs: Mapping[str, np.ndarray],
+    settings: TrainSettings,
+    epoch: int,
+    skipped: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the batches of an epoch (from 0), each with its rows of the `example_inputs`."""
+    """Yields the batches of an epoch (from 0) but the first `skipped`, each with its rows of the `example_inputs`."""
     order = epoch_order(len(train_set), settings.seed, epoch)
-    for start in range(0, len(order), settings.batch_size):
+    for start in range(skipped * settings.batch_size, len(order), settings.batch_size):
         examples = order[start : start + settings.batch_size]
         values = {name: of_all[examples] for name, of_all in example_inputs.items()}
         yield make_batch(train_set, examples) | values
+
+
+@dataclasses.dataclass
+class _Place:
+    """Where a run is: between two steps, or behind a step whose sub-epoch or epoch has still to be evaluated.
+
+    Attributes:
+        epoch: epochs that are finished.
+        within: steps of the next one that are done.
+        losses, examples: the sum of the losses of its examples so far, and their number.
+        seconds: time spent on it.
+        sub_epoch_due: the sub-epoch that ends with the last step has not been evaluated and written yet.
+    """
+
+    epoch: int = 0
+    within: int = 0
+    losses: float = 0.0
+    examples: int = 0
+    seconds: float = 0.0
+    sub_epoch_due: bool = False
 
 
 class _Training:
@@ -162,20 +197,34 @@ class _Training:
         tokenizer = load_tokenizer(model_folder)
         self.train_set = encode(dataset.train, tokenizer, settings.max_length)
         self.eval_set = encode(dataset.evaluation, tokenizer, settings.max_length)
-        self.folder = RunFolder(settings)
+        found = state_of(settings, fingerprints(dataset))
+        kept = None if found is None else found.progress["sizes"]
+        self.folder = RunFolder(settings, kept)
         self.folder.write_environment(settings, fingerprints(dataset))
         self.steps_per_epoch = -(-len(self.train_set) // settings.batch_size)
         self.total_steps = self.steps_per_epoch * settings.epochs
-        self._build(model_folder)
+        self.sub_epoch_ends = sub_epoch_ends(self.steps_per_epoch, settings.sub_epochs)
+        self.place, self.going_on_from = _Place(), ""
+        self.saved_step, self.saved_at = 0, time.monotonic()
+        self.first_steps: dict[str, int] = {}  # the step with which each way to train began (see `_settle`)
+        self.is_between_steps = True
+        self.demand_none: Callable[[], None] = lambda: None  # ends the run if that was asked for
+        with held_signals() as self.demand_none:
+            self._build(model_folder, kept or {})
+        if found is not None:
+            self._restore(found)
+        self._found = found
 
-    def _build(self, model_folder: Path) -> None:
+    def _build(self, model_folder: Path, kept: Mapping[str, int]) -> None:
         from .defences.preparation import Preparation
         from .evaluation import Evaluator
         from .methods import find_defence
 
         settings = self.settings
         kind = find_defence(settings.method)
-        preparation = Preparation(settings, self.train_set, tuple(self.dataset.label_names), model_folder)
+        preparation = Preparation(
+            settings, self.train_set, tuple(self.dataset.label_names), model_folder, self.demand_none
+        )
         self.example_inputs = kind.prepare(preparation)
         self.model, self.optimizer, self.rates = build_model(
             settings, list(self.dataset.label_names), model_folder, self.total_steps
@@ -184,41 +233,139 @@ class _Training:
         self.evaluator = Evaluator(self.model)
         self.monitor: AccordanceMonitor | None = None
         if settings.accordance != "none":
-            self.monitor = AccordanceMonitor(settings, self.folder.path, self.model, self.optimizer)
+            self.monitor = AccordanceMonitor(settings, self.folder.path, self.model, self.optimizer, kept)
         self.seeks_level = settings.method == "floodingx"  # until there is one
+        self.level: float | None = None  # that was found
         self.compile_seconds = 0.0
 
     def flood_at(self, decision: FloodLevel) -> None:
         """Floods from now on at the level that was found."""
+        assert decision.level is not None
+        self._flood_at(decision.level)
+        tqdm.write(f"flooding at {decision.level:.4f}: {decision.reason}")
+
+    def _flood_at(self, level: float) -> None:
         from .defences.flooding import Flooding
 
         assert isinstance(self.defence, Flooding)
-        assert decision.level is not None
-        self.seeks_level = False
-        self.defence.set_flood_level(decision.level)
+        self.seeks_level, self.level = False, level
+        self.defence.set_flood_level(level)
         if self.monitor is not None:
             self.monitor.stop_training()
-        tqdm.write(f"flooding at {decision.level:.4f}: {decision.reason}")
 
     def run(self) -> Path:
-        settings = self.settings
         print(self._describe())
         try:
-            with stoppable():
+            with held_signals() as self.demand_none:
                 self._compile()
-                for epoch in range(settings.epochs):
-                    self._epoch(epoch)
-                    if settings.save_every_epoch:
-                        self._save(self.folder.path / "checkpoints" / f"epoch-{epoch + 1}")
-        except KeyboardInterrupt:
-            self._save(self.folder.path / "checkpoint")
-            print(f"\nstopped; the model as it is now was saved in {self.folder.path / 'checkpoint'}", file=sys.stderr)
+                if self._found is not None:
+                    self._settle(self._found)
+                while self.place.epoch < self.settings.epochs:
+                    self._epoch()
+                self._checkpoint()  # so that nothing is trained twice if the conversion fails
+        except KeyboardInterrupt as stop:
+            said = "the same command goes on"
+            if self.is_between_steps:
+                self._checkpoint()
+                self._save(self.folder.path / "checkpoint")
+                said = (
+                    f"after step {self.step:,} of {self.total_steps:,}; {said}, and the model as it is now is in "
+                    f"{self.folder.path / 'checkpoint'}"
+                )
+            raise type(stop)(said) from None
+        except BrokenPipeError:  # the reader of what is printed went away
             raise
+        except OSError as error:  # a log that cannot be written
+            raise UserError(
+                f"cannot write {self.folder.path}: {error.strerror or error}; make room there and give the same "
+                f"command again ({run_state.last_good(self.folder.path)})"
+            ) from error
         finally:
             self.folder.close()
             if self.monitor is not None:
                 self.monitor.close()
-        return self._finish()
+        with stoppable():
+            return self._finish()
+
+    @property
+    def step(self) -> int:
+        """Training steps done."""
+        return self.place.epoch * self.steps_per_epoch + self.place.within
+
+    def _checkpoint(self) -> None:
+        """Writes the state of the run, unless that of this step is there."""
+        from .layers import dropout_clocks
+
+        if self.step in (0, self.saved_step):
+            return
+        arrays = {f"model/{name}": array for name, array in self.model.state().items()}
+        arrays |= {f"optimizer/{name}": array for name, array in run_state.values(self._of_optimizer()).items()}
+        arrays |= {f"defence/{name}": array for name, array in self.defence.training_state().items()}
+        arrays["dropout_clocks"] = dropout_clocks(self.model)
+        sizes = self.folder.sizes()
+        if self.monitor is not None:
+            arrays |= {f"accordance/{name}": array for name, array in self.monitor.state().items()}
+            sizes |= self.monitor.sizes()
+        progress = belonging(self.settings, fingerprints(self.dataset)) | {
+            "place": dataclasses.asdict(self.place),
+            "sizes": sizes,
+            "flood_level": self.level,
+            "first_steps": self.first_steps,
+        }
+        run_state.save(self.folder.path, self.step, progress, arrays)
+        self.saved_step, self.saved_at = self.step, time.monotonic()
+
+    def _restore(self, found: run_state.RunState) -> None:
+        from .layers import set_dropout_clocks
+
+        self.place = _Place(**found.progress["place"])
+        self.saved_step, self.going_on_from = self.step, str(found.path)
+        self.first_steps = dict(found.progress["first_steps"])
+        self.model.load_state(run_state.part(found.arrays, "model"))
+        run_state.set_values(self._of_optimizer(), run_state.part(found.arrays, "optimizer"))
+        self.defence.load_training_state(run_state.part(found.arrays, "defence"))
+        set_dropout_clocks(self.model, found.arrays["dropout_clocks"])
+        if found.progress["flood_level"] is not None and self.seeks_level:
+            self._flood_at(found.progress["flood_level"])
+        if self.monitor is not None:
+            last = self.place.within
+            if self.place.sub_epoch_due or last == self.steps_per_epoch:
+                last -= 1  # the sub-epoch is still open
+            begun = max(end for end in (0, *self.sub_epoch_ends) if end <= max(last, 0))
+            seen = itertools.islice(self._batches(self.place.epoch, begun), self.place.within - begun)
+            self.monitor.load_state(run_state.part(found.arrays, "accordance"), seen)
+
+    def _settle(self, found: run_state.RunState) -> None:
+        """Lets every graph compute first what it computed first in the run that goes on, and takes the state again.
+
+        MindSpore's kernels settle on something with the shapes that they see first: in another process that began with
+        other shapes a loss can differ in its last bit. This makes it rarer; it does not rule it out.
+        """
+        for path, step in found.progress["first_steps"].items():
+            epoch, within = divmod(step - 1, self.steps_per_epoch)
+            batch = next(self._batches(epoch, within))
+            if path == "plain":
+                self.defence.train_step(batch)
+            elif self.monitor is not None and self.monitor.online is not None:
+                self.monitor.online.add(batch)
+        if self.monitor is not None and self.monitor.snapshot is not None:
+            self.monitor.snapshot.add(next(self._batches(0, 0)))
+            self.monitor.snapshot.reset()
+        self._restore(found)
+        self._found = None
+
+    def _of_optimizer(self) -> list[Any]:
+        """The parameters of the optimizer that are not the model's: moments, powers, its step."""
+        weights = {id(each) for each in self.model.get_parameters()}
+        return list({id(each): each for each in self.optimizer.get_parameters() if id(each) not in weights}.values())
+
+    def _pause(self) -> None:
+        """Between two steps: ends the run if that was asked for, and writes its state if it is time."""
+        self.demand_none()
+        steps, minutes = self.settings.checkpoint_every_steps, self.settings.checkpoint_every_minutes
+        in_time = minutes and time.monotonic() - self.saved_at >= 60 * minutes
+        if in_time or (steps and self.step % steps == 0):
+            self._checkpoint()
 
     def _describe(self) -> str:
         settings, data = self.settings, self.dataset
@@ -229,6 +376,8 @@ class _Training:
             f"{settings.method}{level}, {settings.model}, {settings.epochs} epochs of {self.steps_per_epoch} steps, "
             f"batch {settings.batch_size}, on {settings.device}",
         ]
+        if self.going_on_from:
+            lines.append(f"going on at step {self.step:,} of {self.total_steps:,} from {self.going_on_from}")
         lines += [
             f"note: {split.source} is only a part of the official {split.name} data"
             for split in (data.train, data.evaluation)
@@ -248,64 +397,113 @@ class _Training:
         self.compile_seconds = time.perf_counter() - started
         print(f"compiled in {self.compile_seconds:.1f} s, for every batch size and length")
 
-    def _batches(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
-        return epoch_batches(self.train_set, self.example_inputs, self.settings, epoch)
+    def _batches(self, epoch: int, skipped: int) -> Iterator[dict[str, np.ndarray]]:
+        return epoch_batches(self.train_set, self.example_inputs, self.settings, epoch, skipped)
 
     def _train_on(self, batch: dict[str, np.ndarray], step: int) -> float:
         """The step of this number; returns the mean loss of the batch before it."""
         if self.monitor is not None and self.monitor.online is not None and self.monitor.measures(step):
+            self.first_steps.setdefault("online", step)
             return self.monitor.online.add(batch)
+        self.first_steps.setdefault("plain", step)
         return self.defence.train_step(batch)
 
-    def _epoch(self, epoch: int) -> None:
-        started, losses, examples = time.perf_counter(), 0.0, 0
-        ends = sub_epoch_ends(self.steps_per_epoch, self.settings.sub_epochs)
+    def _epoch(self) -> None:
+        """The next epoch, or what is left of it."""
+        place, epoch = self.place, self.place.epoch
+        started = time.perf_counter() - place.seconds
+        if place.sub_epoch_due:
+            self._end_sub_epoch_within()
         bar = tqdm(
-            self._batches(epoch),
+            self._batches(epoch, place.within),
             f"epoch {epoch + 1}/{self.settings.epochs}",
             self.steps_per_epoch,
+            initial=place.within,
             unit="step",
             mininterval=1.0,
             dynamic_ncols=True,
         )
-        for within, batch in enumerate(bar, start=1):
-            index = epoch * self.steps_per_epoch + within
-            began = time.perf_counter()
-            loss = self._train_on(batch, index)
-            seconds = time.perf_counter() - began
-            rate = self.rates[index - 1]
-            _demand_finite(loss, f"step {index} (epoch {epoch + 1}, learning rate {rate:.2g})")
-            self.folder.log_step(
-                {
-                    "step": index,
-                    "epoch": epoch + 1,
-                    "loss": loss,
-                    "flooded": self.defence.flooded,
-                    "learning_rate": rate,
-                    "tokens_per_second": float(batch["attention_mask"].sum() / seconds),
-                }
-            )
-            losses += loss * len(batch["labels"])
-            examples += len(batch["labels"])
-            bar.set_postfix(loss=f"{losses / examples:.4f}", refresh=False)
-            if self.monitor is not None:
-                self.monitor.saw(batch, loss)
-                if within in ends[:-1]:
-                    self._end_sub_epoch(index, epoch, self._evaluate() if self.settings.evaluate_sub_epochs else None)
-        scores = self._evaluate()
-        _demand_finite(scores["eval_loss"], f"the evaluation after epoch {epoch + 1}")
+        for batch in bar:
+            self._step(batch)
+            place.seconds = time.perf_counter() - started
+            bar.set_postfix(loss=f"{place.losses / place.examples:.4f}", refresh=False)
+            if place.sub_epoch_due:
+                self._end_sub_epoch_within()
+            self._pause()
+        scores = self._evaluate(f"the evaluation after epoch {epoch + 1}")
+        self.is_between_steps = False
         if self.monitor is not None:
-            self._end_sub_epoch((epoch + 1) * self.steps_per_epoch, epoch, scores)
-        row = {"epoch": epoch + 1, "train_loss": losses / examples, **scores, "seconds": time.perf_counter() - started}
-        self.folder.log_epoch(row, (epoch + 1) * self.steps_per_epoch)
+            self._end_sub_epoch(self.step, epoch, scores)
+        seconds = time.perf_counter() - started
+        row = {"epoch": epoch + 1, "train_loss": place.losses / place.examples, **scores, "seconds": seconds}
+        self.folder.log_epoch(row, self.step)
+        self.place = _Place(epoch + 1)
+        self.is_between_steps = True
         tqdm.write(
             "  ".join(
                 f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
             )
         )
+        if self.settings.save_every_epoch:
+            self._save(self.folder.path / "checkpoints" / f"epoch-{epoch + 1}")
+        self._pause()
 
-    def _evaluate(self) -> dict[str, float]:
-        return self.evaluator.evaluate(self.eval_set, self.settings.eval_batch_size, f1=self.dataset.name == "mrpc")
+    def _step(self, batch: dict[str, np.ndarray]) -> None:
+        place, step = self.place, self.step + 1
+        self.is_between_steps = False
+        began = time.perf_counter()
+        loss = self._train_on(batch, step)
+        seconds = time.perf_counter() - began
+        rate = self.rates[step - 1]
+        if not np.isfinite(loss):
+            order = epoch_order(len(self.train_set), self.settings.seed, place.epoch)
+            examples = order[place.within * self.settings.batch_size :][: self.settings.batch_size]
+            raise self._not_finite(
+                loss,
+                f"step {step} (epoch {place.epoch + 1}, learning rate {rate:.2g}, examples "
+                f"{', '.join(map(str, examples))} of the training data, from 0)",
+            )
+        self.folder.log_step(
+            {
+                "step": step,
+                "epoch": place.epoch + 1,
+                "loss": loss,
+                "flooded": self.defence.flooded,
+                "learning_rate": rate,
+                "tokens_per_second": float(batch["attention_mask"].sum() / seconds),
+            }
+        )
+        place.losses += loss * len(batch["labels"])
+        place.examples += len(batch["labels"])
+        place.within += 1
+        if self.monitor is not None:
+            self.monitor.saw(batch, loss)
+            place.sub_epoch_due = place.within in self.sub_epoch_ends[:-1]
+        self.is_between_steps = True
+
+    def _evaluate(self, where: str) -> dict[str, float]:
+        """Returns the scores of the evaluation set; may end the run, which then goes on with this evaluation."""
+        scores = self.evaluator.evaluate(
+            self.eval_set, self.settings.eval_batch_size, f1=self.dataset.name == "mrpc", before_each=self.demand_none
+        )
+        if not np.isfinite(scores["eval_loss"]):
+            raise self._not_finite(scores["eval_loss"], where)
+        return scores
+
+    def _not_finite(self, loss: float, where: str) -> UserError:
+        good = run_state.last_good(self.folder.path)
+        return UserError(
+            f"the loss is {loss} at {where}; no checkpoint was written of this ({good}); try a smaller "
+            "--learning-rate or --max-grad-norm 1, with --overwrite"
+        )
+
+    def _end_sub_epoch_within(self) -> None:
+        """The end of a sub-epoch that is none of an epoch."""
+        scores = self._evaluate(f"the evaluation after step {self.step}") if self.settings.evaluate_sub_epochs else None
+        self.is_between_steps = False
+        self._end_sub_epoch(self.step, self.place.epoch, scores)
+        self.place.sub_epoch_due = False
+        self.is_between_steps = True
 
     def _end_sub_epoch(self, step: int, epoch: int, scores: dict[str, float] | None) -> None:
         assert self.monitor is not None
@@ -334,23 +532,16 @@ class _Training:
 
         checkpoint = self.folder.path / "checkpoint"
         self._save(checkpoint)
-        report = to_pytorch(checkpoint, self.folder.path / "export", verify=True)
+        plot_training(self.folder.path)
+        if self.monitor is not None and not all(map(math.isnan, self.monitor.accordance)):
+            plot_accordance(self.folder.path)
+        report = to_pytorch(checkpoint, self.folder.path / "export", verify=True)  # last: it marks a finished run
+        run_state.discard(self.folder.path)
         print(
             f"exported to {self.folder.path / 'export'}; "
             f"largest logit difference to PyTorch {report.max_logit_difference:.1e}"
         )
-        plot_training(self.folder.path)
-        if self.monitor is not None and not all(map(math.isnan, self.monitor.accordance)):
-            plot_accordance(self.folder.path)
         return self.folder.path
-
-
-def _demand_finite(loss: float, where: str) -> None:
-    if not np.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} at {where}; no checkpoint was written of this; try a smaller "
-            "--learning-rate or --max-grad-norm 1"
-        )
 
 
 def fingerprints(dataset: TextDataset) -> dict[str, Any]:

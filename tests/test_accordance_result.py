@@ -73,3 +73,20 @@ def test_two_opposed_classes_by_hand():
 def test_shapes_that_do_not_belong_together():
     with pytest.raises(ValueError, match="batches, classes, parameters"):
         accordance_from_gradients(np.zeros((2, 3, 4)), np.ones((3, 2)))
+
+
+def test_sums_go_on_from_their_state_which_stays_as_it_is():
+    random = np.random.default_rng(0)
+    grams = [each @ each.T for each in random.normal(size=(5, 3, 4))]
+    first, second = AccordanceSums(3), AccordanceSums(3)
+    for gram in grams[:2]:
+        first.add(gram)
+    state = {name: value.copy() for name, value in first.state().items()}
+    for _ in range(2):  # also a second time
+        second.load_state(state)
+        for gram in grams[2:]:
+            second.add(gram)
+    for gram in grams[2:]:
+        first.add(gram)
+    for name, value in first.state().items():
+        np.testing.assert_array_equal(second.state()[name], value)

@@ -18,6 +18,7 @@ from mindspore_floodx.cli import train as command
 from mindspore_floodx.device import use_device
 from mindspore_floodx.errors import UserError
 from mindspore_floodx.methods import NEEDED_BY
+from mindspore_floodx.run_state import load
 from mindspore_floodx.settings import TrainSettings
 
 use_device("CPU", 1)
@@ -205,7 +206,7 @@ def test_the_canonical_call_without_a_hub(tmp_path):
     assert "mrpc" in message and "--data-dir" in message
 
 
-def test_ctrl_c_keeps_the_model(given, tmp_path):
+def test_ctrl_c_keeps_the_state(given, tmp_path):
     process = start([*command_line(given | {"epochs": 100_000}), "--output-dir", "run"], tmp_path)
     run, patience = tmp_path / "run", time.monotonic() + 120
     while time.monotonic() < patience and process.poll() is None:
@@ -215,11 +216,16 @@ def test_ctrl_c_keeps_the_model(given, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the model as it is now was saved in run/checkpoint" in err and "Traceback" not in err
-    assert not (run / "export").exists()
+    steps = len(rows(run / "log.csv"))
+    said = "the same command goes on, and the model as it is now is in run/checkpoint"
+    assert f"\nstopped by Ctrl-C; after step {steps} of 500,000; {said}\n" in err
+    assert "Traceback" not in err and not (run / "export").exists()
+    state = load(run)
+    assert state.path.name == f"step-{steps:09d}.safetensors"
     trained, fresh = (
         BertForSequenceClassification.from_pretrained(folder).state() for folder in (run / "checkpoint", given["model"])
     )
     changed = "bert.encoder.layer.0.output.dense.weight"
     assert (trained[changed] != fresh[changed]).any()
+    assert (trained[changed] == state.arrays[f"model/{changed}"]).all()
     assert yaml.safe_load((run / "config.yaml").read_text())["epochs"] == 100_000

@@ -17,7 +17,9 @@ from mindspore_floodx.layers import (
     TakeRows,
     Tanh,
     _AttentionFunction,
+    dropout_clocks,
     padding_bias,
+    set_dropout_clocks,
     share_dropout_masks,
 )
 
@@ -123,8 +125,9 @@ class _Kept(nn.Cell):
         self.function = _AttentionFunction(dropout)
 
     def construct(self, query, key, value, bias, dy):
-        out = self.function(query, key, value, bias)
-        return out, self.function.bprop(query, key, value, bias, out, (dy, dy, dy))
+        clock = self.function.dropout.tick()
+        out = self.function(query, key, value, bias, clock)
+        return out, self.function.bprop(query, key, value, bias, clock, out, (dy, dy, dy))
 
 
 def test_attention_gradient_under_dropout_equals_the_one_through_the_very_same_mask():
@@ -231,7 +234,7 @@ def test_shared_masks_last_until_the_clock_moves_and_are_as_independent_as_drawn
             return self.first(x), self.second(x)
 
     network = Two().set_train()
-    clock = share_dropout_masks(network, 3)
+    clock = share_dropout_masks(network)
     x = Tensor(np.ones((500, 384), np.float32))
     masks_at = {}
     for time in (0, 1, 2):
@@ -246,6 +249,40 @@ def test_shared_masks_last_until_the_clock_moves_and_are_as_independent_as_drawn
         kept = masks_at[0][place]
         for other in (masks_at[1][place], masks_at[2][place], masks_at[0][1 - place], np.roll(kept, 1)):
             assert abs(np.corrcoef(kept, other)[0, 1]) < 0.012
+
+
+def test_the_random_state_of_dropout_can_be_read_and_set():
+    """Also where one cell is called twice in a graph, and inside attention, whose gradient is written out by hand."""
+
+    class Twice(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.dropout, self.attention = Dropout(0.5), Attention(4, 0.5)
+
+        def construct(self, x):
+            return self.dropout(x).sum() + self.dropout(x * 2.0).sum() + self.attention(x, x, x, x[..., :1]).sum()
+
+    class Gradient(nn.Cell):  # a gradient taken outside a cell would not see that a parameter was set
+        def __init__(self, network):
+            super().__init__()
+            self.network, self.gradient = network, ops.GradOperation()
+
+        def construct(self, x):
+            return self.gradient(self.network)(x)
+
+    ms.set_seed(6)
+    network = Twice()
+    step = Gradient(network).set_train()
+    x = Tensor(np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32))
+    first, *later = (step(x).asnumpy() for _ in range(4))
+    np.testing.assert_array_equal(dropout_clocks(network), [8, 4])
+    assert all((first != each).any() for each in later)
+    set_dropout_clocks(network, np.array([2, 1]))
+    for each in later:
+        np.testing.assert_array_equal(step(x).asnumpy(), each)
+    set_dropout_clocks(network, 0)
+    np.testing.assert_array_equal(step(x).asnumpy(), first)
+    assert not list(network.get_parameters())  # no model is saved or trained with a clock
 
 
 def test_dropout_of_nearly_nothing_and_of_nearly_all():

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mindspore_floodx.errors import UserError
-from mindspore_floodx.runs import LOG_COLUMNS, RunFolder
+from mindspore_floodx.runs import LOG_COLUMNS, RunFolder, is_finished
 from mindspore_floodx.settings import TrainSettings
 
 STEP = {"step": 1, "epoch": 1, "loss": 0.69314718056, "flooded": 0, "learning_rate": 2e-5, "tokens_per_second": 1234.5}
@@ -90,8 +90,10 @@ def test_a_finished_run_is_only_replaced_when_asked(tmp_path):
     folder.log_step(STEP)
     folder.close()
     fill(folder.path)
+    (folder.path / "state").mkdir()
     with pytest.raises(UserError, match="holds a finished run; choose another --output-dir, or add --overwrite"):
         RunFolder(settings(tmp_path))
+    assert not (folder.path / "state").exists()  # left by a process that was killed at its very end
     assert len(rows(folder.path / "log.csv")) == 1
     RunFolder(settings(tmp_path, overwrite=True)).close()
     # nothing of the old model is left to be taken for the new one's
@@ -99,13 +101,66 @@ def test_a_finished_run_is_only_replaced_when_asked(tmp_path):
     assert rows(folder.path / "log.csv") == []
 
 
-def test_an_unfinished_run_is_begun_again_and_its_checkpoint_stays_meanwhile(tmp_path):
+def test_an_unfinished_run_without_a_state_is_begun_again_and_its_checkpoint_stays_meanwhile(tmp_path):
     folder = RunFolder(settings(tmp_path))
     folder.close()
     fill(folder.path)
     (folder.path / "export").rmdir()
     RunFolder(settings(tmp_path)).close()
     assert {path.name for path in folder.path.iterdir()} == {"config.yaml", "log.csv", "checkpoint"}
+
+
+def test_a_run_that_goes_on_keeps_its_logs_as_far_as_its_state(tmp_path):
+    folder = RunFolder(settings(tmp_path))
+    folder.log_step(STEP)
+    folder.log_epoch({"epoch": 1, "seconds": 0.5}, step=1)
+    sizes = folder.sizes()
+    written = {name: (folder.path / name).read_bytes() for name in ("log.csv", "epochs.csv")}
+    assert sizes == {name: len(content) for name, content in written.items()}
+    folder.log_step(STEP)
+    folder.log_epoch({"epoch": 2, "seconds": 0.5}, step=2)
+    folder.close()
+    (folder.path / ".config-ab12_34z.yaml").write_text("of a killed process")
+    (folder.path / ".checkpoint-old-ab12_34z").mkdir()
+    (folder.path / "checkpoints" / ".epoch-12-ab12_34z").mkdir(parents=True)
+    (folder.path / ".gitignore").write_text("the user's")
+    for _ in range(2):  # also when it is stopped again before anything was added
+        again = RunFolder(settings(tmp_path), sizes)
+        assert again.sizes() == sizes
+        again.close()
+    assert {name: (folder.path / name).read_bytes()[: sizes[name]] for name in written} == written
+    assert rows(folder.path / "log.csv") == rows(folder.path / "log.csv")[:1]
+    again = RunFolder(settings(tmp_path), sizes)
+    again.log_step(STEP)
+    again.log_epoch({"epoch": 2, "seconds": 0.5}, step=2)
+    again.close()
+    assert len(rows(folder.path / "log.csv")) == len(rows(folder.path / "epochs.csv")) == 2
+    names = {path.name for path in folder.path.iterdir()}
+    assert names == {"config.yaml", "log.csv", "epochs.csv", "tensorboard", "checkpoints", ".gitignore"}
+    assert not list((folder.path / "checkpoints").iterdir())
+
+
+def test_a_run_that_was_killed_before_its_first_log_is_a_run(tmp_path):
+    path = tmp_path / "runs" / "one"
+    path.mkdir(parents=True)
+    (path / ".lock").touch()
+    RunFolder(settings(tmp_path)).close()
+    (path / "log.csv").write_text("")
+    RunFolder(settings(tmp_path)).close()
+    assert (path / "log.csv").read_text() == ",".join(LOG_COLUMNS) + "\n"
+
+
+def test_runs_of_an_older_version_are_still_finished(tmp_path):
+    """Settings that came later have their default there, and how often the state is written does not matter."""
+    given = settings(tmp_path)
+    RunFolder(given).close()
+    path = tmp_path / "runs" / "one"
+    (path / "environment.json").write_text('{"data": {}}')
+    (path / "export").mkdir()
+    old = {name: value for name, value in given.to_dict().items() if not name.startswith("checkpoint_every")}
+    (path / "config.yaml").write_text(yaml.safe_dump(old))
+    assert is_finished(given, {}) and is_finished(settings(tmp_path, checkpoint_every_steps=3))
+    assert not is_finished(settings(tmp_path, epochs=3)) and not is_finished(given, {"train": {}})
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

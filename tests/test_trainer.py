@@ -1,6 +1,7 @@
 """Training from a file to a model that Hugging Face loads, on a small random BERT with MiniLM's vocabulary."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,11 @@ from mindspore import Tensor
 from tiny_bert import bits
 from training_files import SIZES, command_line, make_training_files, rows
 
-from mindspore_floodx import train
+from mindspore_floodx import run_state, train
 from mindspore_floodx.bert import BertForSequenceClassification
 from mindspore_floodx.data import load_dataset
 from mindspore_floodx.device import use_device
+from mindspore_floodx.encoding import epoch_order
 from mindspore_floodx.errors import UserError
 from mindspore_floodx.pretrained import find_model
 from mindspore_floodx.settings import TrainSettings, resolve
@@ -207,8 +209,23 @@ class TestStopped:
 
     def test_a_loss_that_is_no_number(self, given, small):
         run = small / "nan"
-        with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+ \(epoch 1, learning rate .*e.29"):
-            train(**given | {"learning_rate": 1e30, "warmup_ratio": 0.0, "output_dir": str(run)})
+        with pytest.raises(UserError) as refused:
+            train(
+                **given
+                | {"learning_rate": 1e30, "warmup_ratio": 0.0, "output_dir": str(run), "checkpoint_every_steps": 1}
+            )
+        said = re.match(
+            r"the loss is (nan|inf) at step (\d+) \(epoch 1, learning rate .*e.29, examples ([\d, ]+) of the training "
+            r"data, from 0\); no checkpoint was written of this \((.*)\); try a smaller --learning-rate",
+            str(refused.value),
+        )
+        step, examples = int(said[2]), [int(each) for each in said[3].split(", ")]
+        assert step == len(rows(run / "log.csv")) + 1
+        assert examples == epoch_order(37, 0, 0)[8 * (step - 1) :][:8].tolist()
+        states = sorted((run / "state").glob("step-*")) if (run / "state").exists() else []
+        assert said[4].endswith(str(states[-1]) if states else "there is no earlier one yet")
+        if states:
+            assert all(np.isfinite(array).all() for array in run_state.load(run).arrays.values())
         assert not (run / "checkpoint").exists() and not (run / "export").exists()
         assert all(np.isfinite(float(loss)) for loss in column(run, "loss"))
 

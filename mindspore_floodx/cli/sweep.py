@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
-from ..errors import UserError
+from ..errors import Terminated, UserError
 from ..files import replacing
 from ..plots import plot_sweep
 from ..runs import is_finished
@@ -112,7 +112,7 @@ def _train(options: list[str], level: float, run: Path) -> None:
     """Trains in a process of its own, so that the memory of one level is free before the next."""
     chosen = ["--method", "flooding", "--flood-level", str(level), "--output-dir", str(run)]
     done = subprocess.run(command_line("train", [*options, *chosen]), check=False)  # noqa: S603  our own command
-    if done.returncode == 130:
-        raise KeyboardInterrupt
+    if done.returncode in (130, 143):
+        raise KeyboardInterrupt if done.returncode == 130 else Terminated
     if done.returncode:
         raise UserError(f"the run at level {level:g} failed; see above, mend it and give the same command again")

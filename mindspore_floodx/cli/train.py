@@ -23,6 +23,9 @@ examples:
   python run/train.py --train my.csv --eval-file test.csv --text-column text --label-column label --model minilm
       your own data
 
+A run that was stopped (Ctrl-C, SIGTERM, SIGKILL, a crash) goes on with the same command and ends as it would have
+without the stop; --overwrite begins it anew. A loss that is not finite ends the run without a checkpoint of it.
+
 Settings that are not given come from configs/methods/<method>.yaml and configs/datasets/<dataset>.yaml. The run folder
 keeps the resolved settings, logs, plots, the MindSpore checkpoint and its Hugging Face form.
 """

@@ -10,6 +10,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from ..errors import UserError
 from ..flooding import ExampleLosses, WeightedTrainOneStepCell
 
 if TYPE_CHECKING:
@@ -90,6 +91,22 @@ class Defence(ABC):
     def state(self) -> dict[str, np.ndarray]:
         """Returns what the method has learned beside the model, by name; kept with the checkpoint."""
         return {}
+
+    def training_state(self) -> dict[str, np.ndarray]:
+        """Returns, by name, all that the next step depends on beside model, optimizer and dropout's clocks."""
+        return self.state()
+
+    def load_training_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from what `training_state` returned; a method that has such a state says here how.
+
+        Raises:
+            UserError: it does not, or the state is another method's.
+        """
+        if state:
+            raise UserError(
+                f"method {self.settings.method} cannot go on from a state (it has no load_training_state); "
+                "add --overwrite to begin the run anew"
+            )
 
 
 class WeightedDefence(Defence):

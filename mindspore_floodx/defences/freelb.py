@@ -36,7 +36,7 @@ class FreeLB(PerturbationDefence):
     def __init__(self, model: BertForSequenceClassification, optimizer: nn.Optimizer, settings: TrainSettings):
         super().__init__(model, optimizer, settings)
         self.totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
-        self.clock = share_dropout_masks(model, settings.seed) if settings.freelb_shared_dropout else None
+        self.clock = share_dropout_masks(model) if settings.freelb_shared_dropout else None
         passed = _Pass(model, self.totals, list(optimizer.parameters))
         perturbation, step_size, bound, *batch = pass_shapes(self)
         self.one_pass = self.graph(passed, perturbation, step_size, bound, [], *batch)

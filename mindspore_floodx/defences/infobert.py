@@ -206,5 +206,9 @@ class InfoBERT(PerturbationDefence):
         self.apply_own()
         return losses
 
+    def learned(self) -> list[Parameter]:
+        """The estimators, their moments, and where their Adam is."""
+        return list({each.name: each for each in self.own_optimizer.get_parameters()}.values())
+
     def state(self) -> dict[str, np.ndarray]:
         return {each.name: each.asnumpy() for each in self.own_optimizer.parameters}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
@@ -19,6 +19,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ..accordance_cells import Zero
 from ..flooding import ClassificationLoss
+from ..run_state import set_values, values
 from .base import Batch, Defence, batch_shapes, tensors
 
 if TYPE_CHECKING:
@@ -225,6 +226,17 @@ class PerturbationDefence(Defence):
         losses = self.passes(start, tensors(batch))
         self.steps_taken += 1
         return sum(float(each.asnumpy()) for each in losses) / len(losses)
+
+    def learned(self) -> list[Parameter]:
+        """Returns the parameters that change from step to step beside model and optimizer."""
+        return []
+
+    def training_state(self) -> dict[str, np.ndarray]:
+        return values(self.learned()) | {"steps_taken": np.array(self.steps_taken)}
+
+    def load_training_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.steps_taken = int(state["steps_taken"])
+        set_values(self.learned(), state)
 
     @abstractmethod
     def passes(self, start: Tensor, batch: tuple[Tensor, ...]) -> list[Tensor]:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mindspore as ms
@@ -18,6 +19,7 @@ from ..encoding import EncodedSplit, default_cache_dir, epoch_order, make_batch
 from ..errors import UserError
 from ..files import replacing
 from ..flooding import ClassificationLoss, ExampleLosses, FloodingTrainOneStepCell
+from ..layers import set_dropout_clocks
 from ..settings import TrainSettings
 from .base import batch_shapes, tensors
 from .perturbation import Ascent, initial_perturbation, uniform_noise
@@ -47,12 +49,14 @@ class Preparation:
         train_set: the encoded training examples, N of them.
         label_names: the classes.
         model_folder: the encoder's.
+        before_each: called before every step; what it raises ends the preparation.
     """
 
     settings: TrainSettings
     train_set: EncodedSplit
     label_names: tuple[str, ...]
     model_folder: Path
+    before_each: Callable[[], None] = lambda: None
 
     def held_out_losses(self, folds: int, epochs: int) -> np.ndarray:
         """Returns each example's cross-entropy under a model that was trained on the other folds, float64 [N].
@@ -69,12 +73,19 @@ class Preparation:
             auxiliary = _Auxiliary(self, epochs, count - min(map(len, parts)))
             losses = np.empty(count)
             for number, part in enumerate(parts, start=1):
-                auxiliary.restart()
-                others = np.setdiff1d(np.arange(count), part)
-                for epoch in range(epochs):
-                    auxiliary.train(others, epoch, f"auxiliary model {number}/{folds}, epoch {epoch + 1}/{epochs}")
-                losses[part] = auxiliary.losses(part)
+                # each model starts anew, so what is finished of a stopped preparation is kept by the fold
+                options = {"folds": folds, "epochs": epochs, "fold": number}
+                losses[part] = self._cached(
+                    "held-out-fold", options, partial(of_fold, auxiliary, number, part), size=len(part)
+                )
             return losses
+
+        def of_fold(auxiliary: _Auxiliary, number: int, part: np.ndarray) -> np.ndarray:
+            auxiliary.restart()
+            others = np.setdiff1d(np.arange(count), part)
+            for epoch in range(epochs):
+                auxiliary.train(others, epoch, f"auxiliary model {number}/{folds}, epoch {epoch + 1}/{epochs}")
+            return auxiliary.losses(part)
 
         return self._cached("held-out", {"folds": folds, "epochs": epochs}, compute)
 
@@ -95,7 +106,12 @@ class Preparation:
         return self._cached("perturbed", {"epochs": epochs}, compute, ASCENT)
 
     def _cached(
-        self, kind: str, options: dict[str, int], compute: Callable[[], np.ndarray], more: tuple[str, ...] = ()
+        self,
+        kind: str,
+        options: dict[str, int],
+        compute: Callable[[], np.ndarray],
+        more: tuple[str, ...] = (),
+        size: int | None = None,
     ) -> np.ndarray:
         settings = {name: getattr(self.settings, name) for name in (*TRAINING, *more)}
         digest = hashlib.sha256(json.dumps([kind, options, settings, self.label_names]).encode())
@@ -108,7 +124,7 @@ class Preparation:
         path = default_cache_dir() / f"auxiliary-{kind}-{digest.hexdigest()[:32]}.npy"
         try:
             kept = np.load(path, allow_pickle=False)
-            if kept.shape == (len(self.train_set),):
+            if kept.shape == (len(self.train_set) if size is None else size,):
                 print(f"{kind} losses of an earlier run: {path}")
                 return kept
         except (OSError, ValueError, EOFError):
@@ -129,7 +145,7 @@ class _Auxiliary:
         from ..trainer import build_model  # here, since the trainer imports this module
 
         settings = self.settings = preparation.settings
-        self.data = preparation.train_set
+        self.data, self.before_each = preparation.train_set, preparation.before_each
         steps = -(-most_examples // settings.batch_size) * epochs
         self.model, self.optimizer, _ = build_model(
             settings, list(preparation.label_names), preparation.model_folder, steps
@@ -149,6 +165,7 @@ class _Auxiliary:
     def restart(self) -> None:
         for parameter, value in self.start:
             parameter.set_data(Tensor(value))
+        set_dropout_clocks(self.model, 0)
 
     def train(self, examples: np.ndarray, epoch: int, title: str) -> None:
         order = examples[epoch_order(len(examples), self.settings.seed, epoch)]
@@ -185,4 +202,5 @@ class _Auxiliary:
         starts = range(0, len(order), self.settings.batch_size)
         bar = tqdm(starts, title, unit="step", mininterval=1.0, dynamic_ncols=True, disable=title is None)
         for start in bar:
+            self.before_each()
             yield make_batch(self.data, order[start : start + self.settings.batch_size])

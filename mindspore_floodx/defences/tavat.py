@@ -98,5 +98,8 @@ class TAVAT(PerturbationDefence):
         self.apply()
         return losses
 
+    def learned(self) -> list[Parameter]:
+        return [self.table]
+
     def state(self) -> dict[str, np.ndarray]:
         return {"table": self.table.asnumpy()}

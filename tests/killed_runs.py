@@ -1,0 +1,141 @@
+"""Training commands that are killed and given again, and what has to be equal in the end.
+
+The processes are forked from one that has imported everything, since the imports take longer than these runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mindspore_floodx.errors import run_command
+
+TIMES = ("tokens_per_second", "seconds")  # columns that are no result
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["mindspore", "transformers", "tensorboard.summary", "mindspore_floodx.trainer"])
+
+
+def _command(words: list[str], output: str) -> None:
+    with open(output, "w", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the server of the forks ignores it
+        from mindspore_floodx.cli.train import main
+
+        run_command(lambda: main(words))
+
+
+class Command:
+    """A training command in a process of its own; what it prints is in `output`."""
+
+    def __init__(self, words: list[str], output: Path):
+        self.output = output
+        output.write_text("")
+        self.process: Any = context.Process(target=_command, args=(words, str(output)))
+        self.process.start()
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        """Sends a signal and waits; returns the exit status (negative: the signal that ended the process)."""
+        if self.process.is_alive():
+            os.kill(self.process.pid, number)
+        return self.end()
+
+    def end(self) -> int:
+        self.process.join()
+        return self.process.exitcode
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+
+def steps(run: Path) -> int:
+    """Returns the rows of the log so far."""
+    try:
+        return max((run / "log.csv").read_bytes().count(b"\n") - 1, 0)
+    except FileNotFoundError:
+        return 0
+
+
+def wait_for_steps(command: Command, run: Path, number: int, more: float = 0.0) -> bool:
+    """Waits until so many steps were logged (the log of a run that goes on is cut first); False at its end."""
+    going_on = "going on" if (run / "state").exists() else "compiled in"
+    while going_on not in command.said() or steps(run) < number:
+        if not command.process.is_alive():
+            return False
+        time.sleep(0.002)
+    time.sleep(more)
+    return command.process.is_alive()
+
+
+def kill_at_random(words: list[str], run: Path, total: int, kills: int, seed: int, folder: Path) -> list[str]:
+    """Gives a command again and again, killed at moments spread over the run, until it ends; returns what was killed.
+
+    One kill in four is at any time of the process's life, its start included; the others are within a few
+    milliseconds of the end of a step that is yet to come: in a step, an evaluation, or the writing of a state.
+    """
+    moments, killed = random.Random(seed), []
+    for turn in range(kills):
+        command = Command(words, folder / "said.txt")
+        if turn % 4 == 3:
+            time.sleep(moments.uniform(0, 8))
+        else:
+            aim = round(total * (turn + moments.random()) / kills)
+            wait_for_steps(command, run, max(aim, 1), moments.uniform(0, 0.1))
+        before = steps(run)
+        status = command.kill()
+        if status == 0 or "holds a finished run" in command.said():
+            break
+        assert status == -signal.SIGKILL, command.said()
+        half = any(path.name.startswith(".step-") for path in (run / "state").glob("*"))
+        killed.append(f"at step {before}" + (" while a state was written" if half else ""))
+    return killed
+
+
+def artefacts(run: Path) -> dict[str, Any]:
+    """Returns the content of everything that the same run has to leave equal, by file name."""
+    found: dict[str, Any] = {"": sorted(path.name for path in run.iterdir() if path.name != ".lock")}
+    for path in sorted(run.rglob("*")):
+        name = str(path.relative_to(run))
+        if path.suffix == ".csv":
+            with open(path, newline="", encoding="utf-8") as file:
+                found[name] = [
+                    {key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)
+                ]
+        elif (name.startswith(("checkpoint", "export")) and path.is_file()) or name == "flood_level.json":
+            found[name] = path.read_bytes()
+    return found
+
+
+def differences(first: dict[str, Any], second: dict[str, Any], tolerance: float = 0.0) -> list[str]:
+    """Returns the names of the files that differ; numbers in CSV files may by this share of them.
+
+    A loss that is computed in another process can differ in its last bit though all weights are equal: MindSpore's
+    products of small matrices depend on what the process computed before.
+    """
+
+    def equal(mine: Any, other: Any) -> bool:
+        if mine == other or not (isinstance(mine, list) and isinstance(other, list) and len(mine) == len(other)):
+            return mine == other
+        return all(
+            isinstance(one, dict)
+            and one.keys() == two.keys()
+            and all(_close(one[key], two[key], tolerance) for key in one)
+            for one, two in zip(mine, other, strict=True)
+        )
+
+    return [name for name in sorted(first.keys() | second.keys()) if not equal(first.get(name), second.get(name))]
+
+
+def _close(one: str, two: str, tolerance: float) -> bool:
+    try:
+        return one == two or abs(float(one) - float(two)) <= tolerance * abs(float(one))
+    except ValueError:
+        return False
