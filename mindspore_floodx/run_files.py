@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .errors import UserError
+from .untrusted import read_json, read_yaml
 
 
 @dataclass(frozen=True)
@@ -62,32 +61,27 @@ def read_run_files(run: str | os.PathLike) -> RunFiles:
     path = Path(run)
     if not path.is_dir():
         raise UserError(f"there is no folder {path}; give a run folder")
-    settings = _read(path / "config.yaml", yaml.safe_load)
+    settings = _read(path / "config.yaml", read_yaml)
     if not isinstance(settings, dict):
         raise UserError(f"{path} has no config.yaml with a run's settings; give a folder that run/train.py wrote")
     flooded = [float(row["flooded"]) for row in _rows(path / "log.csv", ("flooded",))]
     return RunFiles(
         path,
         settings,
-        _read(path / "environment.json", json.loads) or {},
+        _read(path / "environment.json", read_json) or {},
         [
             {name: float(value) for name, value in row.items()}
             for row in _rows(path / "epochs.csv", ("epoch", "train_loss", "eval_loss", "eval_accuracy", "seconds"))
         ],
         sum(flooded) / len(flooded) if flooded else None,
-        _read(path / "flood_level.json", json.loads),
-        {file.parent.name: _read(file, json.loads) for file in sorted((path / "attacks").glob("*/summary.json"))},
+        _read(path / "flood_level.json", read_json),
+        {file.parent.name: _read(file, read_json) for file in sorted((path / "attacks").glob("*/summary.json"))},
     )
 
 
-def _read(path: Path, parse: Any) -> Any:
+def _read(path: Path, read: Callable[[Path], Any]) -> Any:
     """The content of a file; None if there is none."""
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}; restore it, or train again") from None
+    return read(path) if path.exists() else None
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

@@ -20,6 +20,7 @@ from . import run_state
 from .errors import UserError
 from .files import write_json, write_text
 from .settings import TrainSettings
+from .untrusted import read_yaml
 
 LOG_COLUMNS = ("step", "epoch", "loss", "flooded", "learning_rate", "tokens_per_second")
 RESULTS = (
@@ -121,9 +122,8 @@ def settings_of(run: Path, given: Mapping[str, Any] | None = None) -> TrainSetti
         UserError: config.yaml cannot be read, holds no settings, or what is given is out of range.
     """
     try:
-        made_with = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-        return TrainSettings(**(made_with | dict(given or {})))
-    except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError) as error:
+        return TrainSettings(**(read_yaml(run / "config.yaml") | dict(given or {})))
+    except TypeError as error:
         raise UserError(f"{run / 'config.yaml'} holds no settings of a run ({error}); give a run folder") from None
 
 

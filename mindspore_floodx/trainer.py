@@ -24,7 +24,7 @@ from .flood_level import FloodLevel, choose_flood_level
 from .lock import locked
 from .monitor import AccordanceMonitor, sub_epoch_ends, write_decision
 from .plots import plot_accordance, plot_training
-from .pretrained import find_model
+from .pretrained import check_model_files, find_model
 from .runs import RunFolder, belonging, demand_free, is_finished, state_of
 from .settings import TrainSettings, resolve
 
@@ -41,8 +41,8 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
         given: single ones by name, as on the command line: `train(dataset="mrpc", model="minilm", epochs=3)`.
 
     A run that was stopped, in whatever way, goes on from its last state when it is called again in the same way, and
-    ends with the weights that it would have ended with, to the last bit. A logged loss can differ in its seventh digit:
-    MindSpore's products of small matrices depend on what the process has computed before.
+    ends with the weights that it would have ended with, to the last bit. A logged loss can differ in its seventh digit, which
+    MindSpore does not always compute alike in two processes; why is not known.
 
     Returns:
         the run folder: config.yaml, environment.json, log.csv, epochs.csv, checkpoint/ (MindSpore), export/ (Hugging
@@ -61,6 +61,7 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
     demand_free(settings)  # before minutes go into the data
     dataset = load_data(settings)
     model_folder = find_model(settings.model)
+    check_model_files(model_folder)  # before a folder is made
     with held_signals():  # MindSpore's threads are started here
         use_device(settings.device, settings.threads)
     with locked(settings.run_folder):
@@ -206,14 +207,12 @@ class _Training:
         self.sub_epoch_ends = sub_epoch_ends(self.steps_per_epoch, settings.sub_epochs)
         self.place, self.going_on_from = _Place(), ""
         self.saved_step, self.saved_at = 0, time.monotonic()
-        self.first_steps: dict[str, int] = {}  # the step with which each way to train began (see `_settle`)
         self.is_between_steps = True
         self.demand_none: Callable[[], None] = lambda: None  # ends the run if that was asked for
         with held_signals() as self.demand_none:
             self._build(model_folder, kept or {})
         if found is not None:
             self._restore(found)
-        self._found = found
 
     def _build(self, model_folder: Path, kept: Mapping[str, int]) -> None:
         from .defences.preparation import Preparation
@@ -258,8 +257,6 @@ class _Training:
         try:
             with held_signals() as self.demand_none:
                 self._compile()
-                if self._found is not None:
-                    self._settle(self._found)
                 while self.place.epoch < self.settings.epochs:
                     self._epoch()
                 self._checkpoint()  # so that nothing is trained twice if the conversion fails
@@ -310,7 +307,6 @@ class _Training:
             "place": dataclasses.asdict(self.place),
             "sizes": sizes,
             "flood_level": self.level,
-            "first_steps": self.first_steps,
         }
         run_state.save(self.folder.path, self.step, progress, arrays)
         self.saved_step, self.saved_at = self.step, time.monotonic()
@@ -320,7 +316,6 @@ class _Training:
 
         self.place = _Place(**found.progress["place"])
         self.saved_step, self.going_on_from = self.step, str(found.path)
-        self.first_steps = dict(found.progress["first_steps"])
         self.model.load_state(run_state.part(found.arrays, "model"))
         run_state.set_values(self._of_optimizer(), run_state.part(found.arrays, "optimizer"))
         self.defence.load_training_state(run_state.part(found.arrays, "defence"))
@@ -334,25 +329,6 @@ class _Training:
             begun = max(end for end in (0, *self.sub_epoch_ends) if end <= max(last, 0))
             seen = itertools.islice(self._batches(self.place.epoch, begun), self.place.within - begun)
             self.monitor.load_state(run_state.part(found.arrays, "accordance"), seen)
-
-    def _settle(self, found: run_state.RunState) -> None:
-        """Lets every graph compute first what it computed first in the run that goes on, and takes the state again.
-
-        MindSpore's kernels settle on something with the shapes that they see first: in another process that began with
-        other shapes a loss can differ in its last bit. This makes it rarer; it does not rule it out.
-        """
-        for path, step in found.progress["first_steps"].items():
-            epoch, within = divmod(step - 1, self.steps_per_epoch)
-            batch = next(self._batches(epoch, within))
-            if path == "plain":
-                self.defence.train_step(batch)
-            elif self.monitor is not None and self.monitor.online is not None:
-                self.monitor.online.add(batch)
-        if self.monitor is not None and self.monitor.snapshot is not None:
-            self.monitor.snapshot.add(next(self._batches(0, 0)))
-            self.monitor.snapshot.reset()
-        self._restore(found)
-        self._found = None
 
     def _of_optimizer(self) -> list[Any]:
         """The parameters of the optimizer that are not the model's: moments, powers, its step."""
@@ -403,9 +379,7 @@ class _Training:
     def _train_on(self, batch: dict[str, np.ndarray], step: int) -> float:
         """The step of this number; returns the mean loss of the batch before it."""
         if self.monitor is not None and self.monitor.online is not None and self.monitor.measures(step):
-            self.first_steps.setdefault("online", step)
             return self.monitor.online.add(batch)
-        self.first_steps.setdefault("plain", step)
         return self.defence.train_step(batch)
 
     def _epoch(self) -> None:

@@ -26,15 +26,17 @@ def test_every_row_names_a_test():
     assert [row for row in rows if "::test_" not in row.split(" | ")[-1]] == []
 
 
-def test_the_security_rules_have_one_exception_in_the_package():
+def test_the_exceptions_from_the_security_rules():
     settings = (ROOT / "pyproject.toml").read_text()
     assert re.search(r'^select = \[.*"S".*\]$', settings, re.MULTILINE)
     assert set(re.findall(r'"(S\d+)"', settings)) == {"S101", "S311", "S603", "S607"}  # the last two: benchmarks/
     ignored_for = re.search(r"per-file-ignores\]\n(.*?)\n\n", settings, re.DOTALL)
     assert ignored_for and not re.search("mindspore_floodx|ckpt_convert|run/", ignored_for[1])
     files = [path for folder in ("mindspore_floodx", "ckpt_convert", "run") for path in (ROOT / folder).rglob("*.py")]
-    found = [path.name for path in files if re.search(r"noqa(?!: [A-RT-Z])", path.read_text(encoding="utf-8"))]
-    assert found == ["sweep.py"]
+    found = {path.name: re.findall(r"noqa(?!: [A-RT-Z])(.*)", path.read_text(encoding="utf-8")) for path in files}
+    rules = {name: {re.match(r": (S\d+)", each)[1] for each in words} for name, words in found.items() if words}
+    processes = ("cells.py", "sweep.py", "doctor.py", "cuda_driver.py", "cuda_libraries.py")  # S603
+    assert rules == {name: {"S603"} for name in processes} | {"report.py": {"S704"}}
 
 
 @pytest.mark.parametrize("word", ["eval(", "exec(", "shell=True", "yaml.load(", "pickle.load(", "pickle.loads("])

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..attack_catalogue import NAMES
 from ..errors import UserError, nearest
 from ..settings import METHODS, TrainSettings, config_folder, resolve
+from ..untrusted import read_yaml, shown
 
 PLAN = {  # what may be said for the whole grid or for one data set; and the kinds of value it takes
     "attacks": (list,),
@@ -26,7 +25,7 @@ PLAN = {  # what may be said for the whole grid or for one data set; and the kin
     "by_epoch": (dict, type(None)),
     "timing": (dict, type(None)),
 }
-_TOP = ("name", "settings", "keep_texts", "datasets", *PLAN)
+_TOP = ("name", "settings", "keep_texts", "methods", "datasets", *PLAN)
 _DATASET = ("settings", "methods", "experiments", *PLAN)
 _METHOD = ("seeds", "levels", "settings")
 _EXPERIMENT = ("method", *_METHOD)
@@ -156,13 +155,7 @@ def read_grid(path: str | Path) -> Grid:
         UserError: no such file, not YAML, an unknown word (the nearest valid one is named), or a wrong value.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the grid {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    top = _mapping(content, str(path), _TOP)
+    top = _mapping(read_yaml(path), str(path), _TOP)
     datasets = _mapping(top.get("datasets"), f"{path}: datasets", None)
     if not datasets:
         raise UserError(f"{path}: datasets is empty; name at least one data set with its methods")
@@ -170,7 +163,7 @@ def read_grid(path: str | Path) -> Grid:
     timing, timing_settings = {}, {}
     for dataset, values in datasets.items():
         where = f"{path}: datasets: {dataset}"
-        own = _mapping(values, where, _DATASET)
+        own = {"methods": top.get("methods"), **_mapping(values or {}, where, _DATASET)}
         settings = {
             "dataset": dataset,
             **_mapping(top.get("settings") or {}, f"{path}: settings", None),
@@ -194,14 +187,14 @@ def _plan(top: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Plan:
     for name, value in values.items():
         kinds = PLAN[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise UserError(f"{where}: {name} is {value!r}; see configs/grids for how it is written")
+            raise UserError(f"{where}: {name} is {shown(value)}; see configs/grids for how it is written")
     if not values.get("attacks", True):
         raise UserError(f"{where}: attacks is empty; name at least one attack")
     for attack in (*values.get("attacks", ()), *_words(values.get("by_epoch"), "attack")):
         if attack not in NAMES:
-            raise UserError(f"{where}: attacks: there is no attack {attack!r}{nearest(str(attack), NAMES)}")
+            raise UserError(f"{where}: attacks: there is no attack {shown(attack)}{nearest(str(attack), NAMES)}")
     if values.get("resources", "official") not in ("official", "standin"):
-        raise UserError(f"{where}: resources is {values['resources']!r}; it is official or standin")
+        raise UserError(f"{where}: resources is {shown(values['resources'])}; it is official or standin")
     for name, known in (("smoothness", _SMOOTHNESS), ("by_epoch", _BY_EPOCH), ("timing", _TIMING)):
         if values.get(name) is not None:
             _mapping(values[name], f"{where}: {name}", known)
@@ -213,7 +206,7 @@ def _plan(top: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Plan:
     for attack in plan.calibrated:
         if attack not in plan.attacks:
             raise UserError(
-                f"{where}: calibrate: {attack!r} is not one of the attacks{nearest(str(attack), plan.attacks)}"
+                f"{where}: calibrate: {shown(attack)} is not one of the attacks{nearest(str(attack), plan.attacks)}"
             )
     return plan
 
@@ -249,7 +242,7 @@ def _runs(
 ) -> Iterator[Cell]:
     """Yields a method's cells: a seed each; with levels, all of them with the first seed and the best with the rest."""
     if method not in METHODS:
-        raise UserError(f"{where}: there is no method {method!r}{nearest(str(method), METHODS)}")
+        raise UserError(f"{where}: there is no method {shown(method)}{nearest(str(method), METHODS)}")
     seeds, levels = _numbers(options.get("seeds", [0]), f"{where}: seeds"), options.get("levels")
     if levels is not None and method != "flooding":
         raise UserError(f"{where}: levels are searched for flooding only; give flood_level under settings")
@@ -271,7 +264,7 @@ def _runs(
 def _numbers(values: Any, where: str) -> list[Any]:
     numbers = isinstance(values, list) and values and all(type(value) in (int, float) for value in values)
     if not numbers:
-        raise UserError(f"{where} is {values!r}; write a list of numbers, such as [0, 1, 2]")
+        raise UserError(f"{where} is {shown(values)}; write a list of numbers, such as [0, 1, 2]")
     return list(values)
 
 
@@ -280,5 +273,7 @@ def _mapping(content: Any, where: str, known: Sequence[str] | None) -> Mapping[s
         raise UserError(f"{where} holds no `name: value` lines")
     for key in content:
         if known is not None and key not in known:
-            raise UserError(f"{where}: {key!r} is not known here{nearest(key, known)}; known are {', '.join(known)}")
+            raise UserError(
+                f"{where}: {shown(key)} is not known here{nearest(key, known)}; known are {', '.join(known)}"
+            )
     return content
