@@ -117,7 +117,7 @@ def artefacts(run: Path) -> dict[str, Any]:
 def differences(first: dict[str, Any], second: dict[str, Any], tolerance: float = 0.0) -> list[str]:
     """Returns the names of the files that differ; numbers in CSV files may by this share of them.
 
-    A loss that is computed in another process can differ in its last bit though all weights are equal; why is not known.
+    A loss can differ in its last bit from process to process though all weights are equal; why is not known.
     """
 
     def equal(mine: Any, other: Any) -> bool:
