@@ -197,7 +197,7 @@ def test_a_gpu_that_is_not_there(given, tmp_path):
     if ms.hal.is_available("GPU"):
         pytest.skip("this machine has a GPU that MindSpore can use")
     message = sentence(start(command_line(given | {"device": "GPU"}), tmp_path))
-    assert "cannot use the device GPU" in message and "--device CPU works everywhere" in message
+    assert "driver" in message and "--device CPU works everywhere" in message
     assert list(tmp_path.iterdir()) == []  # no run folder of a run that never was
 
 

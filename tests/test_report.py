@@ -212,7 +212,7 @@ def test_a_written_table_is_read_back(tmp_path: Path) -> None:
     assert [[cell.text for cell in row] for row in found.body] == [[name, *texts.loc[name]] for name in texts.index]
     bold = [[cell.bold for cell in row[1:]] for row in found.body]
     assert bold == tables[0].bold().to_numpy().tolist() and any(map(any, bold))
-    assert [cell.text for cell in found.head[-1]] == ["method", *(measure for _, measure in texts.columns)]
+    assert [cell.text for cell in found.head[-1]] == ["", *(measure for _, measure in texts.columns)]
     assert [(cell.text, cell.columns) for cell in found.head[0]][-1] == ("TextFooler", 3)
     page = report_of(tmp_path)
     assert f'<p class="caption">{html.escape(found.caption)}'.replace("&#x27;", "&#39;") in page

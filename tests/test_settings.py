@@ -58,7 +58,7 @@ class TestThePapers:
         assert flooding.output_dir == f"runs/{dataset}-flooding-0"
 
     def test_every_shipped_file_loads(self):
-        paths = sorted(config_folder().rglob("*.yaml"))
+        paths = sorted(path for path in config_folder().rglob("*.yaml") if path.parent.name != "grids")
         assert {path.stem for path in paths} >= {*BATCH_SIZES, "demo", "finetune", "flooding"}
         for path in paths:
             content = read_settings_file(path)

@@ -28,13 +28,21 @@ _TITLES = {  # as the attack command and the paper's tables call them
     "p_value": "p against the first",
 }
 
+EXAMPLES = """\
+examples:
+  %(prog)s runs/mrpc-finetune-0 runs/mrpc-flooding-0
+  %(prog)s runs/sst2-* --format csv > comparison.csv
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's options."""
     options = argparse.ArgumentParser(
         prog="compare.py",
-        description="Compare runs by their result files: settings that differ, losses and accuracies of the last and "
+        description="Compare runs by their result files: settings that differ, losses and accuracies of the last and\n"
         "the best epoch, and each attack's figures with 95%% intervals. Warns where figures are not comparable.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders")
     options.add_argument(

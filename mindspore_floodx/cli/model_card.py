@@ -8,6 +8,13 @@ from collections.abc import Sequence
 from ..errors import UserError
 from ..model_card import push_to_hub, write_model_card
 
+EXAMPLES = """\
+examples:
+  # after the attacks whose figures the card shall have
+  %(prog)s runs/mrpc-flooding-0
+  %(prog)s runs/mrpc-flooding-0 --push-to-hub me/mrpc-flooded --private
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the card and, if asked to, uploads the export.
@@ -18,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="model_card.py",
         description="Write the model card of a finished run, export/README.md, from the run's files.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--push-to-hub", metavar="USER/NAME", help="upload the export to this repository as well")

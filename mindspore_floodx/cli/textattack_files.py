@@ -8,6 +8,12 @@ from collections.abc import Sequence
 from ..attack_resources import BUILT_IN_NLTK_DATA, STOPWORDS, nltk_has
 from ..textattack_files import write_textattack_files
 
+EXAMPLES = """\
+example:
+  %(prog)s runs/mrpc-flooding-0
+      and then what it prints: textattack attack --model-from-file ... --recipe deepwordbug --num-examples 20
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the files and prints a command for each model of the run.
@@ -18,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="textattack_files.py",
         description="Write a model file and a data file into a run, for TextAttack's own command `textattack attack`.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     # TextAttack cannot be imported without stop words; with a network it fetches them, the first time
