@@ -143,12 +143,24 @@ def attacks(results: Path) -> str:
     )
 
 
+def reproduction(results: Path) -> str:
+    """Table 2 of the grid for two CPU cores, with its caption."""
+    folder = results / "reproduce-cpu"
+    try:
+        words = (folder / "tables" / "table2.md").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no tables; run python run/reproduce.py --preset cpu --report") from None
+    shown = re.sub(r"^## ", "### ", words, flags=re.MULTILINE).strip()
+    return f"{shown}\n\n`python run/reproduce.py --preset cpu --data-dir DATA --neighbours FILE --masked-lm FOLDER`."
+
+
 PARTS = {
     "demo-table": demo_table,
     "mrpc-parity": mrpc_parity,
     "real-epoch": real_epoch,
     "train-step": train_step,
     "attacks": attacks,
+    "reproduction": reproduction,
 }
 
 
