@@ -9,7 +9,7 @@ in_range = $(shell $(1) -c 'import sys; print("yes" * ((3, 10) <= sys.version_in
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test chaos lint clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -21,6 +21,9 @@ demo: $(VENV)/.demo-installed  ## fine-tuning and flooding side by side, attacke
 
 test: $(VENV)/.test-installed lint  ## ruff, mypy, pytest
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+chaos: $(VENV)/.test-installed  ## kills trainings 50 times for each method; hours; results/chaos_training.json
+	$(BIN)/python benchmarks/chaos.py --output results/chaos_training.json
 
 lint: $(VENV)/.test-installed  ## ruff and mypy alone
 	$(BIN)/ruff check .

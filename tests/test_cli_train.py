@@ -81,6 +81,8 @@ class TestOptions:
             "flood_margin": 0.125,
             "flood_window": 17,
             "flood_deviations": 2.5,
+            "checkpoint_every_minutes": 1.5,
+            "checkpoint_every_steps": 20,
             "epochs": 6,
             "batch_size": 7,
             "learning_rate": 2e-3,
