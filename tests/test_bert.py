@@ -410,7 +410,7 @@ class TestConfig:
             ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size 30"),
             ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
             ({"vocab_size": "many"}, "vocab_size is 'many'"),
-            ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob is '1.5'"),
+            ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob is 1.5"),
             ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
             ({"model_type": "roberta"}, "'roberta'"),
         ],
