@@ -13,6 +13,7 @@ from mindspore_floodx.reproduce.claims import NOT_SUPPORTED, NOT_TESTED, SUPPORT
 from mindspore_floodx.reproduce.claims_page import RULES, write_claims
 from mindspore_floodx.reproduce.published import SOURCES, beside, read_published
 from mindspore_floodx.reproduce.results import read_results, read_timing
+from mindspore_floodx.reproduce.rows import lowest_before_flooding
 from mindspore_floodx.reproduce.statistics import Outcomes
 
 ALL = ("finetune", "pgd", "freelb", "tavat", "infobert", "flooding", "floodingx")
@@ -234,6 +235,14 @@ def test_turn_and_test_loss(tmp_path, turn, fired, verdict):
     level = {"level": 0.2, "rule": "change-point", "sub_epoch": turn, "fired": fired, "reason": "-"}
     write_cell(tmp_path, "sst2", "floodingx", accordance=True, flood_level=level)
     assert training.turn_and_test_loss(evidence_of(tmp_path)).verdict == verdict
+
+
+def test_only_the_losses_before_flooding_count():
+    rows = [(1, -0.9, 0.5), (2, -0.5, 0.4), (3, None, 0.3)]
+    names = ("sub_epoch", "accordance", "eval_loss")
+    cell = {"accordance": [dict(zip(names, row, strict=True)) for row in rows]}
+    assert lowest_before_flooding(cell) == 2
+    assert lowest_before_flooding({"accordance": cell["accordance"][2:]}) is None
 
 
 def test_one_part_against_it_is_enough():

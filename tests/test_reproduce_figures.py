@@ -108,7 +108,7 @@ def test_figure_3_marks_the_turn(grid, written):
     rows = content(grid, "sst2-floodingx-1")["accordance"]
     assert table[table["seed"] == 1]["accordance"].tolist() == pytest.approx([row["accordance"] for row in rows])
     caption = json.loads((written / "figures.json").read_text())["figures"][2]["caption"]
-    assert "Seed 2: turn at sub-epoch 9, lowest evaluation loss at sub-epoch 8." in caption
+    assert "Seed 2: turn at sub-epoch 9, lowest evaluation loss before flooding at sub-epoch 8." in caption
 
 
 def test_figure_4_has_both_axes(grid, written):
@@ -157,5 +157,8 @@ def test_half_measured_runs(tmp_path):
     shown = figure2(read_results(tmp_path), "sst2")  # one level was not attacked, and there is no fine-tuning
     assert shown.data["attack"].tolist().count("textfooler") == 1
     assert "Dashed" not in shown.caption
-    assert "Seed 0: no turn, lowest evaluation loss at sub-epoch 8." in figure3(read_results(tmp_path), "sst2").caption
+    assert (
+        "Seed 0: no turn, lowest evaluation loss before flooding at sub-epoch 8."
+        in figure3(read_results(tmp_path), "sst2").caption
+    )
     assert figure4(read_results(tmp_path), "sst2") == "no run was attacked after each epoch"

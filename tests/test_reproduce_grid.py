@@ -15,9 +15,10 @@ from mindspore_floodx.errors import UserError
 from mindspore_floodx.lock import locked
 from mindspore_floodx.reproduce import cells
 from mindspore_floodx.reproduce.cells import Places, StepFailed, attack_options, is_done, run_grid
-from mindspore_floodx.reproduce.collect import best_level, changes_of
+from mindspore_floodx.reproduce.collect import changes_of
 from mindspore_floodx.reproduce.grid import find_grid, presets, read_grid
 from mindspore_floodx.reproduce.overview import estimate, overview
+from mindspore_floodx.reproduce.rows import best_level
 
 SMALL = {
     "name": "small",
@@ -51,7 +52,8 @@ def changed(**values: object) -> dict:
 def finished(aua: float, level: float | None = None) -> dict:
     """As much of a cell's result as the grid itself reads."""
     attacks = {"synonym": {"raw": {"accuracy_under_attack": aua}, "calibrated": None}}
-    return {"settings": {"flood_level": level}, "attacks": attacks, "seconds": {"train": 60.0, "attack": 60.0}}
+    variant = None if level is None else f"b{level:g}"
+    return {"variant": variant, "attacks": attacks, "seconds": {"train": 60.0, "attack": 60.0}}
 
 
 @pytest.fixture
@@ -165,8 +167,6 @@ def test_a_sweep_that_is_not_there_makes_its_cell_wait(tmp_path, done):
 
 def test_best_level():
     assert best_level([finished(0.3, 0.1), finished(0.4, 0.3), finished(0.4, 0.2)]) == 0.2
-    assert best_level([finished(0.3, 0.1), None]) is None
-    assert best_level([]) is None
 
 
 def test_a_failed_cell_is_told_and_tried_again(tmp_path, monkeypatch, done):

@@ -24,8 +24,9 @@ from ..device import end_with_parent
 from ..errors import Terminated, UserError
 from ..files import write_json, write_text
 from ..lock import Locked, locked
-from .collect import best_level, collect, read_json
+from .collect import collect, read_json
 from .grid import Cell, Grid
+from .rows import best_level
 
 KEPT_OF_ERRORS = 8192  # bytes of a step's last output that are looked through for its error
 
@@ -87,7 +88,8 @@ def run_grid(grid: Grid, places: Places, say: Callable[[str], None]) -> Outcome:
                 continue
             level = None
             if cell.variant == "best" and not is_done(cell, places):
-                level = best_level(sweep_of(cell, grid, places))
+                swept = sweep_of(cell, grid, places)
+                level = best_level([each for each in swept if each]) if all(swept) else None
                 if level is None:
                     outcome.waiting.append(cell.id)
                     continue

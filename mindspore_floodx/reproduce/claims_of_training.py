@@ -21,7 +21,7 @@ from .claims import (
 )
 from .labels import ADVERSARIAL, BASELINE, FLOODING, FLOODINGX, METHODS, PAPER, label
 from .results import Result
-from .rows import Row, epoch_records, find, main_rows
+from .rows import Row, epoch_records, find, lowest_before_flooding, main_rows
 from .statistics import share_difference
 from .tables import median_seconds
 
@@ -216,8 +216,9 @@ def turn_and_test_loss(evidence: Evidence) -> Claim:
         "turn-and-test-loss",
         "Gradient accordance turns where the test loss starts to rise.",
         "A run agrees if its rule saw a turn no further from the sub-epoch with the lowest evaluation loss than the "
-        "evaluation loss was measured apart, plus the one sub-epoch by which a turn follows. Supported on a data "
-        "set if more than half of the runs agree.",
+        "evaluation loss was measured apart, plus the one sub-epoch by which a turn follows. Only sub-epochs before "
+        "flooding count, since flooding changes the loss; whether it would have fallen further is not seen. Supported "
+        "on a data set if more than half of the runs agree.",
         "none of significance; runs are counted (Figure 3)",
         parts,
     )
@@ -282,10 +283,12 @@ def _turn(cell: Result) -> tuple[bool, str] | None:
     known = [row for row in cell["accordance"] if row.get("eval_loss") is not None]
     if len(known) < 2:
         return None
-    lowest = min(known, key=lambda row: row["eval_loss"])["sub_epoch"]
+    lowest = lowest_before_flooding(cell)
+    if lowest is None:
+        return None
     apart = max(after["sub_epoch"] - before["sub_epoch"] for before, after in itertools.pairwise(known))
     decision = cell["flood_level"]
-    seen = f"seed {cell['seed']}: lowest evaluation loss at sub-epoch {lowest}"
+    seen = f"seed {cell['seed']}: lowest evaluation loss before flooding at sub-epoch {lowest}"
     if not decision["fired"]:
         return False, f"{seen}, no turn seen"
     turn = decision["sub_epoch"]

@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,23 +101,6 @@ def collect(
             },
         },
     )
-
-
-def best_level(sweep: Sequence[dict[str, Any] | None]) -> float | None:
-    """Returns the flood level whose run has the best mean raw Aua% over the attacks; of equals the lowest level.
-
-    None while a result of the sweep is missing. The search looks at the attacked examples themselves, as one that
-    reports its best result on a test set does: an upper bound for vanilla flooding, not a way to choose a level.
-    """
-    if not sweep or any(result is None for result in sweep):
-        return None
-    found = [(-mean_aua(result), result["settings"]["flood_level"]) for result in sweep if result is not None]
-    return float(min(found)[1])
-
-
-def mean_aua(result: dict[str, Any]) -> float:
-    """Returns the mean raw accuracy under attack over a result's attacks, in [0, 1]."""
-    return float(np.mean([kinds["raw"]["accuracy_under_attack"] for kinds in result["attacks"].values()]))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

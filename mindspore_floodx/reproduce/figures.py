@@ -24,6 +24,7 @@ from .rows import (
     find,
     flood_level,
     further_rows,
+    lowest_before_flooding,
     main_rows,
     summary_of,
     sweep,
@@ -233,8 +234,7 @@ def figure3(results: Sequence[Result], dataset: str) -> Figure | str:
         decision = cell["flood_level"]
         turn = decision["sub_epoch"] if decision else None
         frames.append(rows.assign(seed=cell["seed"], turn=[number == turn for number in rows["sub_epoch"]]))
-        lowest = rows["eval_loss"].idxmin() if rows["eval_loss"].notna().any() else None
-        told.append(_turn_line(cell, None if lowest is None else int(rows["sub_epoch"][lowest])))
+        told.append(_turn_line(cell, lowest_before_flooding(cell)))
         if cell in shown:
             place = axes[shown.index(cell)][0]
             setting = cell["settings"].get("accordance", "online")
@@ -258,7 +258,7 @@ def _turn_line(cell: Result, lowest: int | None) -> str:
     turn = "no turn" if decision["sub_epoch"] is None else f"turn at sub-epoch {decision['sub_epoch']}"
     if decision["sub_epoch"] is not None and not decision["fired"]:
         turn = f"no turn seen, the steepest rise at sub-epoch {decision['sub_epoch']} taken"
-    loss = "" if lowest is None else f", lowest evaluation loss at sub-epoch {lowest}"
+    loss = "" if lowest is None else f", lowest evaluation loss before flooding at sub-epoch {lowest}"
     return f"Seed {cell['seed']}: {turn}{loss}."
 
 

@@ -160,6 +160,17 @@ def _best(cells: Sequence[Result]) -> list[Result]:
     return found + [cell for cell in others if flood_level(cell) == level and cell["seed"] not in seeds]
 
 
+def lowest_before_flooding(cell: Result) -> int | None:
+    """Returns the sub-epoch with the lowest evaluation loss of those before flooding, which changes what follows.
+
+    They are the sub-epochs whose accordance was measured; None where none has an evaluation loss.
+    """
+    known = [
+        row for row in cell["accordance"] if row.get("eval_loss") is not None and row.get("accordance") is not None
+    ]
+    return min(known, key=lambda row: row["eval_loss"])["sub_epoch"] if known else None
+
+
 def _row(name: str, cells: Iterable[Result]) -> Row:
     cells = tuple(sorted(cells, key=lambda cell: cell["seed"]))
     return Row(cells[0]["dataset"], cells[0]["method"], name, cells, cells[0]["tag"])
