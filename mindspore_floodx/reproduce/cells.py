@@ -24,7 +24,7 @@ from ..device import end_with_parent
 from ..errors import Terminated, UserError
 from ..files import write_json, write_text
 from ..lock import Locked, locked
-from .collect import collect, read_json
+from .collect import collect, read_if_there
 from .grid import Cell, Grid
 from .rows import best_level
 
@@ -136,7 +136,7 @@ def sweep_of(cell: Cell, grid: Grid, places: Places) -> list[dict[str, Any] | No
     ]
     if not swept:  # of another call's --only
         return [None]
-    return [read_json(places.cell(other.id) / "result.json") for other in swept]
+    return [read_if_there(places.cell(other.id) / "result.json") for other in swept]
 
 
 def _attempt(id: str, places: Places, outcome: Outcome, work: Callable[[], None]) -> None:

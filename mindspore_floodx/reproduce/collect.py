@@ -17,6 +17,7 @@ from ..data import TextSplit
 from ..errors import UserError
 from ..files import replacing, write_json
 from ..settings import TrainSettings
+from ..untrusted import read_json
 from .grid import Cell
 
 LEFT_OUT = ("example_ids", "recipe", "example_seconds")  # of a summary: long; the seed and the recipe's name say it
@@ -45,7 +46,7 @@ def collect(
     from ..trainer import load_data
 
     try:
-        environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        environment = read_json(run / "environment.json")
         epochs, steps = pd.read_csv(run / "epochs.csv"), pd.read_csv(run / "log.csv")
         attacks: dict[str, dict[str, Any]] = {}
         for attack in cell.plan.attacks:
@@ -55,7 +56,7 @@ def collect(
                     folder = run / "attacks" / f"{attack}{end}"
                     attacks[attack][kind] = _summary(folder / "summary.json")
                     _write_examples(folder / "examples.jsonl", target / f"examples-{attack}{end}.jsonl", keep_texts)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, UserError) as error:
         raise UserError(f"{run} is not complete ({error}); remove it and give the same command again") from None
     dataset = load_data(settings)
     made_with = {name: value for name, value in settings.to_dict().items() if name not in ("data_dir", "output_dir")}
@@ -103,18 +104,13 @@ def collect(
     )
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_if_there(path: Path) -> Any:
     """Returns the content of a JSON file of ours; None if there is none.
 
     Raises:
         UserError: it is damaged.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}); remove it and give the same command again") from None
+    return read_json(path) if path.exists() else None
 
 
 def statistics_of(split: TextSplit, classes: int) -> dict[str, Any]:
@@ -165,7 +161,7 @@ def _write_examples(source: Path, target: Path, keep_texts: bool) -> None:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     kept = {name: value for name, value in found.items() if name not in LEFT_OUT}
     if kept.get("calibration"):
         kept["calibration"] = {name: value for name, value in kept["calibration"].items() if name != "parts"}
@@ -173,14 +169,14 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _decision(path: Path) -> dict[str, Any] | None:
-    found = read_json(path)
+    found = read_if_there(path)
     return (
         None if found is None else {name: found.get(name) for name in ("level", "rule", "sub_epoch", "fired", "reason")}
     )
 
 
 def _smoothness(path: Path) -> dict[str, Any]:
-    found = read_json(path)
+    found = read_if_there(path)
     if found is None:
         raise UserError(f"{path} is missing; give the same command again")
     return {
@@ -195,7 +191,7 @@ def _by_epoch(cell: Cell, run: Path, epochs: int) -> list[dict[str, Any]]:
     assert wanted is not None
     rows = []
     for epoch in range(1, epochs + 1):
-        found = read_json(run / "by-epoch" / f"epoch-{epoch}" / "attacks" / wanted["attack"] / "summary.json")
+        found = read_if_there(run / "by-epoch" / f"epoch-{epoch}" / "attacks" / wanted["attack"] / "summary.json")
         if found is None:
             raise UserError(f"epoch {epoch} of {run} was not attacked; give the same command again")
         names = ("clean_accuracy", "accuracy_under_attack", "accuracy_under_attack_interval", "num_examples")

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from .cells import Places, is_done
-from .collect import read_json
+from .collect import read_if_there
 from .grid import Cell, Grid
 
 
@@ -50,14 +50,14 @@ def estimate(chosen: Grid, grid: Grid, places: Places) -> str:
 def _state(cell: Cell, places: Places) -> str:
     if is_done(cell, places):
         return "finished"
-    failed = read_json(places.cell(cell.id) / "failed.json")
+    failed = read_if_there(places.cell(cell.id) / "failed.json")
     return f"failed: {failed['step']}" if failed else "to do"
 
 
 def _seconds_of_finished(grid: Grid, places: Places) -> dict[str, float]:
     found: dict[str, float] = {}
     for cell in grid.cells:
-        result: dict[str, Any] | None = read_json(places.cell(cell.id) / "result.json")
+        result: dict[str, Any] | None = read_if_there(places.cell(cell.id) / "result.json")
         if result:
             found[cell.id] = result["seconds"]["train"] + result["seconds"]["attack"]
     return found

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from ..errors import UserError
 from ..files import write_text
+from ..untrusted import MAX_JSON_BYTES, read_json, read_text
 from .figures import NAMES as FIGURE_NAMES
 from .labels import ATTACKS, DATASETS, KINDS, label
 from .report_rows import FIGURES, MAIN, attack_rows, encoders_of, experiment_name, resources_of
@@ -153,20 +154,6 @@ def _data_uri(path: Path, kind: str) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}; make the figures again") from None
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}; remove it, and give the same command again") from None
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(_read(path))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); remove it, and give the same command again") from None
-
-
 def _sets(output: Path, results: Sequence[Result], samples: Samples) -> Iterator[dict[str, Any]]:
     """Packs the examples of every attack on every cell; yields what the page needs to offer them."""
     for number, result in enumerate(results):
@@ -197,7 +184,7 @@ def _sets(output: Path, results: Sequence[Result], samples: Samples) -> Iterator
 def _failed(output: Path) -> Iterator[dict[str, str]]:
     for path in sorted(output.glob("cells/*/failed.json")):
         if not (path.parent / "result.json").exists():
-            content = _read_json(path)
+            content = read_json(path)
             content = content if isinstance(content, dict) else {}
             yield {
                 "id": path.parent.name,
@@ -209,7 +196,7 @@ def _failed(output: Path) -> Iterator[dict[str, str]]:
 def _tables(output: Path) -> Iterator[dict[str, Any]]:
     order = {name: place for place, name in enumerate(TABLE_TITLES)}
     for path in sorted(output.glob("tables/*.html"), key=lambda path: (order.get(path.stem, len(order)), path.stem)):
-        if tables := read_tables(_read(path)):
+        if tables := read_tables(read_text(path, MAX_JSON_BYTES)):
             data = path.with_suffix(".csv")
             yield {
                 "id": path.stem,
@@ -223,7 +210,7 @@ def _figures(output: Path) -> Iterator[dict[str, str]]:
     """Yields the figures that figures.json lists, and those that were left out, with the reason."""
     folder = output / "figures"
     path = folder / "figures.json"
-    content = _read_json(path) if path.exists() else {}
+    content = read_json(path) if path.exists() else {}
     try:
         for figure in content.get("figures", []):
             svg, csv = (folder / f"{figure['stem']}.{suffix}" for suffix in ("svg", "csv"))
@@ -250,7 +237,7 @@ def _claims(output: Path) -> dict[str, Any]:
     path = output / "claims.json"
     if not path.exists():
         return {}
-    content = _read_json(path)
+    content = read_json(path)
     try:
         claims = [dict(claim) | {"looks": _VERDICTS[claim["verdict"]]} for claim in content["claims"]]
         return {"conditions": content["conditions"], "claims": claims, "published": dict(content["published"])}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..untrusted import MAX_JSON_BYTES, parse_json, read_text
 from .labels import DATASETS, METHODS, ordered
 
 Result = dict[str, Any]
@@ -63,7 +64,7 @@ def read_examples(folder: str | Path, cell_id: str, attack: str, kind: str = "ra
         return []
     records: dict[int, dict[str, Any]] = {}
     # lines end with a newline and nothing else: texts hold other characters that str.splitlines takes for ends
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path, MAX_JSON_BYTES).split("\n"), 1):
         if not line:
             continue
         try:
@@ -128,13 +129,6 @@ def _read_result(path: Path) -> Result:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(_text(path))
+        return parse_json(read_text(path, MAX_JSON_BYTES))
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); remove it and run the grid again") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it and run the grid again") from None
+        raise UserError(f"{path} is not valid JSON ({error}); remove its folder and run the grid again") from None
