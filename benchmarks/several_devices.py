@@ -27,8 +27,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from distributed_job import Job  # noqa: E402
 from training_files import make_training_files  # noqa: E402
 
-from mindspore_floodx.files import write_json  # noqa: E402
+from mindspore_floodx.files import write_json, write_text  # noqa: E402
 from mindspore_floodx.pretrained import find_model  # noqa: E402
+from mindspore_floodx.runs import package_versions  # noqa: E402
 
 STEPS, EXAMPLES, BATCH, EPOCHS = 100, 397, 16, 4
 METHODS: dict[str, dict[str, Any]] = {
@@ -42,9 +43,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "pgd": {},
 }
 WAYS = {  # workers and micro-batches of each
-    "4 micro-batches": (1, 4),
     "2 workers": (2, 1),
-    "2 workers with 2 micro-batches": (2, 2),
+    "4 micro-batches": (1, 4),
 }
 TIMES = ("tokens_per_second", "seconds")
 
@@ -54,6 +54,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         content = measure(arguments.methods, arguments.data_dir, arguments.folder or Path(folder))
     write_json(arguments.output, content)
+    write_text(arguments.output.with_suffix(".md"), table(content))
     worst = max(row["largest_relative_difference"] for ways in content["methods"].values() for row in ways.values())
     different = sum(row["different_decisions"] for ways in content["methods"].values() for row in ways.values())
     print(f"largest relative difference {worst:.1e}; {different} flood decisions differ")
@@ -82,6 +83,7 @@ def measure(methods: list[str], data_dir: Path, folder: Path) -> dict[str, Any]:
         "data": f"sst2, {EXAMPLES} training sentences, batches of {BATCH}, the last of an epoch of {EXAMPLES % BATCH}",
         "model": "1 layer of 32 units, dropout off",
         "device": "CPU",
+        "versions": package_versions(),
         "seconds": seconds,
         "methods": {
             method: {
@@ -90,6 +92,28 @@ def measure(methods: list[str], data_dir: Path, folder: Path) -> dict[str, Any]:
             for method in methods
         },
     }
+
+
+def table(content: dict[str, Any]) -> str:
+    """Returns the result file as a page."""
+    lines = [
+        "# Micro-batches and workers against one process",
+        "",
+        f"{content['steps']} steps; {content['data']}; {content['model']}; {content['device']}. Differences are the "
+        "largest of any number in the run's tables, relative; decisions are the steps at which another share of "
+        "examples was flooded. Written by `benchmarks/several_devices.py`.",
+        "",
+        "| method | way | largest difference of a loss | of any number | different decisions | flooded | level |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method, ways in content["methods"].items():
+        for way, row in ways.items():
+            levels = " and ".join(f"{level:.6f}" for level in row.get("flood_levels", []) if level is not None)
+            lines.append(
+                f"| {method} | {way} | {row['by_table']['log.csv']:.1e} | {row['largest_relative_difference']:.1e} | "
+                f"{row['different_decisions']} | {row['flooded_share']:.0%} | {levels} |"
+            )
+    return "\n".join(lines) + "\n"
 
 
 def compare(whole: Path, divided: Path) -> dict[str, Any]:
