@@ -58,6 +58,8 @@ def join(target: str) -> None:
     try:
         init("nccl" if target == "GPU" else "mccl")
     except (RuntimeError, ValueError) as error:
+        if os.environ["MS_ROLE"] == "MS_SCHED":  # which stays in `init` until the job has ended
+            raise UserError(f"this job has ended before its time ({_first_line(error)})") from error
         raise UserError(
             f"the {os.environ.get('MS_WORKER_NUM', '?')} workers of this job did not find each other at "
             f"{os.environ.get('MS_SCHED_HOST')}:{os.environ.get('MS_SCHED_PORT')} ({_first_line(error)}); see "
@@ -144,7 +146,7 @@ def explained(last_good: Callable[[], str]) -> Iterator[None]:
         yield
     except RuntimeError as error:
         said = str(error)
-        if _size == 1 or not any(word in said for word in ("AllReduce", "Broadcast", "timed out", "NCCL")):
+        if _size == 1 or not any(word in said for word in ("AllReduce", "Broadcast", "timed out", "NCCL", "scheduler")):
             raise
         raise UserError(
             f"worker {_rank} of {_size} lost the others: one has ended, and its own log in msrun's --log_dir says why; "
