@@ -98,7 +98,7 @@ def _demand_divisible(settings: TrainSettings) -> None:
     from .methods import find_defence
 
     division = division_of(settings)
-    if division.is_whole or find_defence(settings.method).divides:
+    if division.is_whole or getattr(find_defence(settings.method), "divides", False):
         return
     what = "gradient_accumulation_steps above 1" if division.workers == 1 else "several workers"
     raise UserError(
@@ -250,7 +250,7 @@ class _Training:
         self.sub_epoch_ends = sub_epoch_ends(self.steps_per_epoch, settings.sub_epochs)
         self.place, self.going_on_from = _Place(), ""
         self.saved_step, self.saved_at = 0, time.monotonic()
-        self.is_between_steps = True
+        self.is_between_steps, self.ends_together = True, False
         self.demand_none: Callable[[], None] = lambda: None  # ends the run if that was asked for
         with held_signals() as self.demand_none:
             self._build(model_folder, kept or {})
@@ -322,11 +322,15 @@ class _Training:
         except KeyboardInterrupt as stop:
             said = "the same command goes on"
             if self.is_between_steps:
-                self._write_what_is()
+                self._checkpoint()
+                if distributed.is_main():
+                    self._save(self.folder.path / "checkpoint")
                 said = (
                     f"after step {self.step:,} of {self.total_steps:,}; {said}, and the model as it is now is in "
                     f"{self.folder.path / 'checkpoint'}"
                 )
+            if self.ends_together:
+                distributed.wait_for_all()  # msrun kills all workers as soon as one has ended
             raise type(stop)(said) from None
         except BrokenPipeError:  # the reader of what is printed went away
             raise
@@ -348,12 +352,6 @@ class _Training:
 
     def _last_good(self) -> str:
         return run_state.last_good(self.folder.path)
-
-    def _write_what_is(self) -> None:
-        """Writes the state and the model between two steps, at which the run ends before it is finished."""
-        self._checkpoint()
-        if distributed.is_main():
-            self._save(self.folder.path / "checkpoint")
 
     @property
     def step(self) -> int:
@@ -426,8 +424,7 @@ class _Training:
             asked = type(stop)
         interrupted, terminated = distributed.total([asked is KeyboardInterrupt, asked is Terminated])
         if interrupted or terminated:
-            self._write_what_is()
-            distributed.wait_for_all()  # msrun kills the others as soon as one worker has ended
+            self.ends_together = True
             raise Terminated if terminated else KeyboardInterrupt
 
     def _describe(self) -> str:
@@ -449,15 +446,9 @@ class _Training:
         return "\n".join(lines)
 
     def _devices(self) -> str:
-        settings, workers = self.settings, distributed.size()
-        if workers * settings.gradient_accumulation_steps == 1:
-            return settings.device
-        of = (
-            f" in {settings.gradient_accumulation_steps} micro-batches"
-            if settings.gradient_accumulation_steps > 1
-            else ""
-        )
-        return (settings.device if workers == 1 else f"{workers} workers ({settings.device})") + of
+        device, parts, workers = self.settings.device, self.settings.gradient_accumulation_steps, distributed.size()
+        where = device if workers == 1 else f"{workers} workers ({device})"
+        return where if parts == 1 else f"{where} in {parts} micro-batches"
 
     def _compile(self) -> None:
         """Compiles all graphs once, for batches of any size and length, and says how long that took."""
@@ -494,7 +485,7 @@ class _Training:
             unit="step",
             mininterval=1.0,
             dynamic_ncols=True,
-            disable=None if distributed.is_main() else True,
+            disable=not distributed.is_main(),
         )
         for batch in bar:
             self._step(batch)
