@@ -11,6 +11,7 @@ kept.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 
@@ -18,10 +19,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from .accordance_cells import ClassGradients, Sums, Update, Zero
+from .accordance_cells import ClassGradients, GradientSum, Sums, Update, Zero
 from .accordance_result import Accordance, AccordanceSums
 from .bert import BertForSequenceClassification
 from .errors import UserError
+from .parts import TOKENS, Division
 from .run_state import set_values, values
 
 
@@ -86,6 +88,7 @@ class GradientAccordance(Measured):
             ``r"layer\.11|classifier"``. None: all.
         max_grad_norm: clips the optimizer's gradient to this global norm; the accordance is that of the class
             gradients, which clipping does not turn.
+        division: how a batch is divided; a class's gradient is that of its examples in all parts.
 
     Raises:
         UserError: the expression is broken or fits no parameter.
@@ -97,8 +100,9 @@ class GradientAccordance(Measured):
         optimizer: nn.Optimizer | None = None,
         parameters: str | None = None,
         max_grad_norm: float | None = None,
+        division: Division = Division(),  # noqa: B008 - a tuple of numbers
     ):
-        self.model, self.training = model, optimizer is not None
+        self.model, self.training, self.division = model, optimizer is not None, division
         self.num_classes: int = model.config.num_labels
         self.hidden_size: int = model.config.hidden_size
         trainable = list(model.trainable_params())
@@ -117,6 +121,9 @@ class GradientAccordance(Measured):
         self._zero = Zero(self._parameters())
         self._counts = AccordanceSums(self.num_classes)
         self._shapes = [tuple(each.shape) for each in weights]
+        self._sum: GradientSum | None = None
+        if not division.is_whole:
+            self._sum = GradientSum([(None, self.hidden_size), *self._shapes, ()])
         self._set_inputs()
 
     def _set_inputs(self) -> None:
@@ -130,12 +137,17 @@ class GradientAccordance(Measured):
         self._update_inputs = (vector, *(one * self.num_classes))
         self._gradients.set_inputs(*self._gradient_inputs)
         self._update.set_inputs(*self._update_inputs)
+        self._sum_inputs = one * self.division.micro_batches
+        if self._sum is not None:
+            self._sum.set_inputs(*self._sum_inputs)
 
     def compile(self) -> None:
         """Compiles now rather than at the first batch."""
         self._gradients.set_train(self.training)
         self._gradients.compile(*self._gradient_inputs)
         self._update.compile(*self._update_inputs)
+        if self._sum is not None:
+            self._sum.compile(*self._sum_inputs)
 
     def add(self, batch: Mapping[str, np.ndarray]) -> float:
         """Measures a batch and, with an optimizer, trains on it.
@@ -165,25 +177,29 @@ class GradientAccordance(Measured):
         places = places.reshape(batch["input_ids"].shape).astype(np.int32)
         classes = []
         for label in range(self.num_classes):
-            rows = np.flatnonzero(labels == label)
-            share = len(rows) / len(labels)
-            if len(rows) == 0:
-                rows = np.zeros(1, np.int64)  # some example with a share of 0
-            length = int(np.flatnonzero(batch["attention_mask"][rows].any(axis=0)).max(initial=0)) + 1
-            classes.append(
-                self._gradients(
-                    Tensor(words),
-                    Tensor(places[rows][:, :length].ravel()),
-                    Tensor(np.zeros((len(rows), length, self.hidden_size), np.float32)),
-                    Tensor(share, ms.float32),
-                    *(Tensor(np.ascontiguousarray(batch[name][rows][:, :length])) for name in _IDS),
-                    Tensor(labels[rows]),
-                )
-            )
+            of_parts = [
+                self._class_gradient(batch, words, places, part[labels[part] == label])
+                for part in self.division.rows(len(labels))
+            ]
+            classes.append(of_parts[0] if self._sum is None else self._sum(*itertools.chain(*of_parts)))
         return words, classes
 
-
-_IDS = ("input_ids", "attention_mask", "token_type_ids")
+    def _class_gradient(
+        self, batch: Mapping[str, np.ndarray], words: np.ndarray, places: np.ndarray, rows: np.ndarray
+    ) -> list[Tensor]:
+        """The gradient of these rows' mean loss times their share of the batch; see `class_gradients`."""
+        share = len(rows) / len(batch["labels"])
+        if len(rows) == 0:
+            rows = np.zeros(1, np.int64)  # some example with a share of 0
+        length = int(np.flatnonzero(batch["attention_mask"][rows].any(axis=0)).max(initial=0)) + 1
+        return self._gradients(
+            Tensor(words),
+            Tensor(places[rows][:, :length].ravel()),
+            Tensor(np.zeros((len(rows), length, self.hidden_size), np.float32)),
+            Tensor(share, ms.float32),
+            *(Tensor(np.ascontiguousarray(batch[name][rows][:, :length])) for name in TOKENS),
+            Tensor(batch["labels"][rows]),
+        )
 
 
 def positions_of(expression: str | None, names: list[str]) -> list[int]:

@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from .collectives import SumsOverWorkers
 from .flooding import ClassificationLoss
 
 
@@ -154,6 +155,24 @@ class Sums(nn.Cell):
     def construct(self):
         """Returns the products V_a . V_b."""
         return self.products(self.sums)
+
+
+class GradientSum(nn.Cell):
+    """The sum of several gradients of the same class, over the parts of a batch and over all workers.
+
+    Args:
+        shapes: of what `ClassGradients` returns.
+    """
+
+    def __init__(self, shapes: list[tuple[int | None, ...]]):
+        super().__init__(auto_prefix=False)
+        self.count, self.map, self.sums = len(shapes), ops.HyperMap(), SumsOverWorkers(shapes)
+
+    def construct(self, *gradients):
+        total = gradients[: self.count]
+        for start in range(self.count, len(gradients), self.count):
+            total = self.map(_add, total, gradients[start : start + self.count])
+        return self.sums(total)
 
 
 class Zero(nn.Cell):

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from . import distributed
 from .encoding import EncodedSplit, make_batch
 
 
@@ -39,20 +40,33 @@ class Evaluator:
         """Returns the logits of all examples in their order, float32 [examples, labels].
 
         Examples are taken by length, so that little is padded; padding does not change a logit. `before_each` is
-        called before every batch.
+        called before every batch. Workers of a job divide the batches among them, and each returns all logits.
         """
         self.forward.set_train(False)
         order = np.argsort(np.diff(encoded.offsets), kind="stable")
+        if distributed.size() > 1:
+            return self._divided(encoded, order, batch_size)
         rows: list[np.ndarray] = []
         for start in range(0, len(order), batch_size):
             if before_each is not None:
                 before_each()
-            batch = make_batch(encoded, order[start : start + batch_size])
-            inputs = (Tensor(batch[name]) for name in ("input_ids", "attention_mask", "token_type_ids"))
-            rows.append(self.forward(*inputs).asnumpy())
+            rows.append(self._of(encoded, order[start : start + batch_size]))
         result = np.empty((len(order), rows[0].shape[1]), np.float32)
         result[order] = np.concatenate(rows)
         return result
+
+    def _divided(self, encoded: EncodedSplit, order: np.ndarray, batch_size: int) -> np.ndarray:
+        """The same, with the batches of a process alone, so that the logits are the same as well."""
+        result = np.zeros((len(order), self.forward.model.config.num_labels), np.float32)
+        for start in range(distributed.rank() * batch_size, len(order), distributed.size() * batch_size):
+            examples = order[start : start + batch_size]
+            result[examples] = self._of(encoded, examples)
+        return distributed.total(result)
+
+    def _of(self, encoded: EncodedSplit, examples: np.ndarray) -> np.ndarray:
+        batch = make_batch(encoded, examples)
+        inputs = (Tensor(batch[name]) for name in ("input_ids", "attention_mask", "token_type_ids"))
+        return self.forward(*inputs).asnumpy()
 
     def evaluate(
         self,

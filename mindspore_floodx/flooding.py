@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 
-class _Weighted(nn.Cell):
+class Weighted(nn.Cell):
     """Turns the losses of a batch into the function whose gradient a method trains with, and which also tells J.
 
     Every flooding loss has as its gradient the mean of w_i grad l_i, with weights w_i that are data: sign(J - b) for
@@ -56,7 +56,7 @@ class WeightedTrainOneStepCell(nn.TrainOneStepCell):
     ):
         super().__init__(network, optimizer, sens)
         probe = Parameter(Tensor([0.0, 0.0], ms.float32), name="probe")
-        self.weighted = _Weighted(network, weighting, probe, example_inputs)
+        self.weighted = Weighted(network, weighting, probe, example_inputs)
         self.gradient = ops.GradOperation(get_by_list=True)
         self.weights_and_probe = ParameterTuple((*self.weights, probe))
         self.max_grad_norm = max_grad_norm
@@ -70,7 +70,7 @@ class WeightedTrainOneStepCell(nn.TrainOneStepCell):
         return ops.depend(seen, self.optimizer(gradients))
 
 
-class _Direction(nn.Cell):
+class Direction(nn.Cell):
     """sign(J - b): the gradient of the flooded loss |J - b| + b by J (eq. 1)."""
 
     def __init__(self):
@@ -79,6 +79,10 @@ class _Direction(nn.Cell):
 
     def construct(self, losses):
         return ops.sign(losses.mean() - self.flood_level)
+
+    def set(self, flood_level: float | None) -> None:
+        level = -math.inf if flood_level is None else flood_level
+        self.flood_level.set_data(Tensor(level, ms.float32))
 
 
 class FloodingTrainOneStepCell(WeightedTrainOneStepCell):
@@ -107,7 +111,7 @@ class FloodingTrainOneStepCell(WeightedTrainOneStepCell):
         max_grad_norm: float | None = None,
         sens: float = 1.0,
     ):
-        direction = _Direction()
+        direction = Direction()
         super().__init__(network, optimizer, direction, max_grad_norm, sens=sens)
         self.direction = direction
         self.set_flood_level(flood_level)
@@ -123,8 +127,7 @@ class FloodingTrainOneStepCell(WeightedTrainOneStepCell):
 
     def set_flood_level(self, flood_level: float | None) -> None:
         """Sets the level b, or, with None, ends flooding."""
-        level = -math.inf if flood_level is None else flood_level
-        self.direction.flood_level.set_data(Tensor(level, ms.float32))
+        self.direction.set(flood_level)
 
 
 class ExampleLosses(nn.Cell):

@@ -260,6 +260,12 @@ def set_dropout_clocks(network: nn.Cell, clocks: np.ndarray | int) -> None:
         cell.clock[0].set_data(Tensor(int(time), ms.int32))
 
 
+def part_dropout_masks(network: nn.Cell, rank: int) -> None:
+    """Gives a worker of several masks of its own; those of rank 0 are the ones of a process alone. Before compiling."""
+    for each in _dropouts(network):
+        each.start = _signed(each.start + rank * 0x9E3779B1)
+
+
 def share_dropout_masks(network: nn.Cell) -> Parameter:
     """Makes every `Dropout` in a network repeat its mask until the returned clock, an int32 number, is changed."""
     clock = Parameter(Tensor(0, ms.int32), name=f"dropout_clock.{next(_numbers)}", requires_grad=False)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .files import write_json
 from .flood_level import FloodLevel, choose_flood_level
+from .parts import division_of
 from .run_state import part
 from .runs import CsvTable
 from .settings import TrainSettings
@@ -66,13 +67,13 @@ class AccordanceMonitor:
         from .accordance import GradientAccordance
 
         self.settings, self.folder = settings, folder
-        names = settings.accordance_parameters
+        names, division = settings.accordance_parameters, division_of(settings)
         self.online: GradientAccordance | None = None
         self.snapshot: GradientAccordance | None = None
         if settings.accordance in ("online", "both"):
-            self.online = GradientAccordance(model, optimizer, names, settings.max_grad_norm)
+            self.online = GradientAccordance(model, optimizer, names, settings.max_grad_norm, division)
         if settings.accordance in ("snapshot", "both"):
-            self.snapshot = GradientAccordance(model, parameters=names)
+            self.snapshot = GradientAccordance(model, parameters=names, division=division)
         kept = kept or {}
         self._rows = CsvTable(folder / "accordance.csv", COLUMNS, kept.get("accordance.csv"))
         self._classes = CsvTable(folder / "accordance_classes.csv", CLASS_COLUMNS, kept.get("accordance_classes.csv"))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import distributed
 from .errors import UserError
 from .files import replacing
 
@@ -58,7 +59,7 @@ def save(run: Path, step: int, progress: Mapping[str, Any], arrays: Arrays) -> P
             f"({last_good(run)}); try a smaller --learning-rate or --max-grad-norm 1, and --overwrite"
         )
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    header = {"progress": json.dumps(dict(progress)), "sha256": _digest(arrays)}
+    header = {"progress": json.dumps(dict(progress)), "sha256": digest(arrays)}
     target = folder / f"step-{step:09d}.safetensors"
     try:
         with replacing(target) as temporary:
@@ -93,7 +94,7 @@ def load(run: Path) -> RunState | None:
             with safe_open(path, framework="numpy") as file:
                 header = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
-            if header.get("sha256") == _digest(arrays):
+            if header.get("sha256") == digest(arrays):
                 return RunState(path, json.loads(header["progress"]), arrays)
         except (OSError, SafetensorError, ValueError, KeyError):
             continue
@@ -102,6 +103,20 @@ def load(run: Path) -> RunState | None:
             f"{files[-1]} is damaged, and so is every older state in its folder; add --overwrite to begin the run anew"
         )
     return None
+
+
+def from_main(found: RunState | None) -> RunState | None:
+    """Returns, on every worker of a job, the state that rank 0 found."""
+    from safetensors.numpy import load as read
+    from safetensors.numpy import save as written
+
+    if distributed.size() == 1:
+        return found
+    header = distributed.json_from_main(lambda: found and {"path": str(found.path), "progress": found.progress})
+    if header is None:
+        return None
+    content = distributed.from_main(lambda: written(found.arrays if found else {}))
+    return RunState(Path(header["path"]), header["progress"], read(content))
 
 
 def last_good(run: Path) -> str:
@@ -146,7 +161,8 @@ def _files(run: Path) -> list[Path]:
     return sorted((run / FOLDER).glob("step-*.safetensors"))
 
 
-def _digest(arrays: Arrays) -> str:
+def digest(arrays: Arrays) -> str:
+    """Returns what tells arrays apart: a hash of their names, types, shapes and every bit."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from . import run_state
+from . import distributed, run_state
 from .errors import UserError
 from .files import write_json, write_text
 from .settings import TrainSettings
@@ -171,7 +171,7 @@ class RunFolder:
         self._events: Any = None
 
     def write_environment(self, settings: TrainSettings, fingerprints: dict[str, Any]) -> None:
-        """Writes environment.json: versions, device, threads, seed and the data's fingerprint."""
+        """Writes environment.json: versions, device, threads, workers, seed and the data's fingerprint."""
         write_json(
             self.path / "environment.json",
             {
@@ -180,6 +180,7 @@ class RunFolder:
                 "platform": platform.platform(),
                 "device": settings.device,
                 "threads": settings.threads or os.cpu_count(),
+                "workers": distributed.size(),
                 "seed": settings.seed,
                 "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 "data": fingerprints,
@@ -207,6 +208,8 @@ class RunFolder:
         return sizes | {name: size for name, size in self._kept.items() if name == "epochs.csv"}
 
     def _event(self, tag: str, value: float, step: int) -> None:
+        if not distributed.is_main():
+            return
         if self._events is None:
             from tensorboard.summary import Writer
 

@@ -38,6 +38,7 @@ DATA_SETTINGS = (  # those that say which examples there are
 _AT_LEAST_ONE = (
     "epochs",
     "batch_size",
+    "gradient_accumulation_steps",
     "eval_batch_size",
     "max_length",
     "threads",
@@ -125,7 +126,10 @@ class TrainSettings:
     selective_beta: float | None = _setting(None, "selective: weight of the other examples")
     selective_epochs: int | None = _setting(None, "selective: epochs of the model that tells which are least robust")
     epochs: int = _setting(10, "passes over the training data; the last epoch's model is the result")
-    batch_size: int = _setting(16, "examples in a step")
+    batch_size: int = _setting(16, "examples in a step, of all micro-batches and workers together")
+    gradient_accumulation_steps: int = _setting(
+        1, "compute a batch in so many micro-batches, one after the other, to save memory; the step stays the same"
+    )
     learning_rate: float = _setting(2e-5, "peak learning rate")
     warmup_ratio: float = _setting(0.1, "share of all steps in which the rate rises; then it falls linearly to 0")
     warmup_steps: int | None = _setting(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,15 +16,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import run_state
+from . import distributed, run_state
 from .data import DATASETS, TextDataset, load_dataset, load_files
 from .device import held_signals, stoppable, use_device
 from .encoding import EncodedSplit, encode, epoch_order, load_tokenizer, make_batch
-from .errors import UserError, nearest
+from .errors import Terminated, UserError, nearest
 from .files import replacing
 from .flood_level import FloodLevel, choose_flood_level
 from .lock import locked
 from .monitor import AccordanceMonitor, sub_epoch_ends, write_decision
+from .parts import division_of
 from .plots import plot_accordance, plot_training
 from .pretrained import check_model_files, find_model
 from .runs import RunFolder, belonging, demand_free, is_finished, state_of
@@ -44,6 +47,8 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
     ends with the weights that it would have ended with, to the last bit. A logged loss can differ in its seventh digit:
     MindSpore does not always compute it alike in two processes; why is not known.
 
+    Under `msrun` every process calls this, and they train one model together (docs/several_devices.md).
+
     Returns:
         the run folder: config.yaml, environment.json, log.csv, epochs.csv, checkpoint/ (MindSpore), export/ (Hugging
         Face), plots/ and tensorboard/.
@@ -58,16 +63,48 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
         settings = resolve(given)
     elif given:
         raise UserError("give settings as one object or by name, not both")
-    demand_free(settings)  # before minutes go into the data
-    dataset = load_data(settings)
-    model_folder = find_model(settings.model)
-    check_model_files(model_folder)  # before a folder is made
-    with held_signals():  # MindSpore's threads are started here
-        use_device(settings.device, settings.threads)
-    with locked(settings.run_folder):
-        if settings.method == "floodingx" and settings.floodingx_runs == 2:
-            return _measure_then_train(settings, dataset, model_folder)
-        return _Training(settings, dataset, model_folder).run()
+    if distributed.launched():  # first, since msrun's scheduler is a process of this program too
+        distributed.prepare()
+        with held_signals():
+            use_device(settings.device, settings.threads)
+            distributed.join(settings.device)
+    with _folder_of_worker(settings) as own:
+        demand_free(own)  # before minutes go into the data
+        dataset = load_data(own)
+        model_folder = find_model(own.model)
+        check_model_files(model_folder)  # before a folder is made
+        with held_signals():  # MindSpore's threads are started here
+            use_device(own.device, own.threads)
+        _demand_divisible(own)
+        with locked(own.run_folder):
+            if own.method == "floodingx" and own.floodingx_runs == 2:
+                _measure_then_train(own, dataset, model_folder)
+            else:
+                _Training(own, dataset, model_folder).run()
+    return settings.run_folder
+
+
+@contextlib.contextmanager
+def _folder_of_worker(settings: TrainSettings) -> Iterator[TrainSettings]:
+    """The settings of this process: of several workers only rank 0 writes to the run folder, the others to nowhere."""
+    if distributed.is_main():
+        yield settings
+        return
+    with tempfile.TemporaryDirectory(prefix="floodx-worker-") as folder:
+        yield dataclasses.replace(settings, output_dir=str(Path(folder) / "run"))
+
+
+def _demand_divisible(settings: TrainSettings) -> None:
+    from .methods import find_defence
+
+    division = division_of(settings)
+    if division.is_whole or getattr(find_defence(settings.method), "divides", False):
+        return
+    what = "gradient_accumulation_steps above 1" if division.workers == 1 else "several workers"
+    raise UserError(
+        f"method {settings.method} looks at a batch as a whole and cannot train with {what}; train it on one device "
+        "without --gradient-accumulation-steps, or choose another --method"
+    )
 
 
 def _measure_then_train(settings: TrainSettings, dataset: TextDataset, model_folder: Path) -> Path:
@@ -76,21 +113,26 @@ def _measure_then_train(settings: TrainSettings, dataset: TextDataset, model_fol
     The first run has a folder of its own, <run folder>-measurement, and is taken from there if it is finished.
     """
     measuring = dataclasses.replace(settings, method="finetune", output_dir=f"{settings.run_folder}-measurement")
-    if not is_finished(measuring, fingerprints(dataset)):
+    if not distributed.json_from_main(lambda: is_finished(measuring, fingerprints(dataset))):
         demand_free(measuring)
         with locked(measuring.run_folder):
             _Training(measuring, dataset, model_folder).run()
-    series = pd.read_csv(measuring.run_folder / "accordance.csv")
-    accordance, train_loss = series["accordance"].tolist(), series["train_loss"].tolist()
+    accordance, train_loss = distributed.json_from_main(lambda: _measured_in(measuring.run_folder))
     decision = choose_flood_level(accordance, train_loss, **settings.flood_rule_options(), fallback="steepest")
     if decision.level is None:
         raise UserError(f"{decision.reason}; train longer, or give a level with --method flooding --flood-level")
     run = _Training(settings, dataset, model_folder)
     for folder in (measuring.run_folder, run.folder.path):
         write_decision(folder, decision, settings, accordance, train_loss)
-    plot_accordance(measuring.run_folder)  # again, with the turn marked
+    if distributed.is_main():
+        plot_accordance(measuring.run_folder)  # again, with the turn marked
     run.flood_at(decision)
     return run.run()
+
+
+def _measured_in(run: Path) -> list[list[float]]:
+    series = pd.read_csv(run / "accordance.csv")
+    return [series["accordance"].tolist(), series["train_loss"].tolist()]
 
 
 def load_data(settings: TrainSettings) -> TextDataset:
@@ -198,8 +240,9 @@ class _Training:
         tokenizer = load_tokenizer(model_folder)
         self.train_set = encode(dataset.train, tokenizer, settings.max_length)
         self.eval_set = encode(dataset.evaluation, tokenizer, settings.max_length)
-        found = state_of(settings, fingerprints(dataset))
-        kept = None if found is None else found.progress["sizes"]
+        found = run_state.from_main(state_of(settings, fingerprints(dataset)))
+        # only rank 0's logs go on
+        kept = found.progress["sizes"] if found is not None and distributed.is_main() else None
         self.folder = RunFolder(settings, kept)
         self.folder.write_environment(settings, fingerprints(dataset))
         self.steps_per_epoch = -(-len(self.train_set) // settings.batch_size)
@@ -207,16 +250,31 @@ class _Training:
         self.sub_epoch_ends = sub_epoch_ends(self.steps_per_epoch, settings.sub_epochs)
         self.place, self.going_on_from = _Place(), ""
         self.saved_step, self.saved_at = 0, time.monotonic()
-        self.is_between_steps = True
+        self.is_between_steps, self.ends_together = True, False
         self.demand_none: Callable[[], None] = lambda: None  # ends the run if that was asked for
         with held_signals() as self.demand_none:
             self._build(model_folder, kept or {})
         if found is not None:
             self._restore(found)
+        self._demand_equal_workers()
+
+    def _demand_equal_workers(self) -> None:
+        """Of several workers: checks that all of them begin with the same model, data and settings."""
+        if distributed.size() == 1:
+            return
+        paths = ("data_dir", "train_file", "eval_file", "model", "threads")  # may differ from machine to machine
+        content = {f"the setting {name}": of for name, of in self.settings.that_matter().items() if name not in paths}
+        content["the data"] = [each["sha256"] for each in fingerprints(self.dataset).values()]
+        content["the model"] = self._digest()
+        distributed.demand_same(content, "start every machine with the same command, files and versions")
+
+    def _digest(self) -> str:
+        return run_state.digest(self.model.state())
 
     def _build(self, model_folder: Path, kept: Mapping[str, int]) -> None:
         from .defences.preparation import Preparation
         from .evaluation import Evaluator
+        from .layers import part_dropout_masks
         from .methods import find_defence
 
         settings = self.settings
@@ -228,6 +286,7 @@ class _Training:
         self.model, self.optimizer, self.rates = build_model(
             settings, list(self.dataset.label_names), model_folder, self.total_steps
         )
+        part_dropout_masks(self.model, distributed.rank())
         self.defence = kind(self.model, self.optimizer, settings)
         self.evaluator = Evaluator(self.model)
         self.monitor: AccordanceMonitor | None = None
@@ -241,7 +300,7 @@ class _Training:
         """Floods from now on at the level that was found."""
         assert decision.level is not None
         self._flood_at(decision.level)
-        tqdm.write(f"flooding at {decision.level:.4f}: {decision.reason}")
+        self._say(f"flooding at {decision.level:.4f}: {decision.reason}")
 
     def _flood_at(self, level: float) -> None:
         from .defences.flooding import Flooding
@@ -253,9 +312,9 @@ class _Training:
             self.monitor.stop_training()
 
     def run(self) -> Path:
-        print(self._describe())
+        self._say(self._describe())
         try:
-            with held_signals() as self.demand_none:
+            with distributed.explained(self._last_good), held_signals() as self.demand_none:
                 self._compile()
                 while self.place.epoch < self.settings.epochs:
                     self._epoch()
@@ -264,11 +323,14 @@ class _Training:
             said = "the same command goes on"
             if self.is_between_steps:
                 self._checkpoint()
-                self._save(self.folder.path / "checkpoint")
+                if distributed.is_main():
+                    self._save(self.folder.path / "checkpoint")
                 said = (
                     f"after step {self.step:,} of {self.total_steps:,}; {said}, and the model as it is now is in "
                     f"{self.folder.path / 'checkpoint'}"
                 )
+            if self.ends_together:
+                distributed.wait_for_all()  # msrun kills all workers as soon as one has ended
             raise type(stop)(said) from None
         except BrokenPipeError:  # the reader of what is printed went away
             raise
@@ -284,6 +346,13 @@ class _Training:
         with stoppable():
             return self._finish()
 
+    def _say(self, text: str) -> None:
+        if distributed.is_main():
+            tqdm.write(text)
+
+    def _last_good(self) -> str:
+        return run_state.last_good(self.folder.path)
+
     @property
     def step(self) -> int:
         """Training steps done."""
@@ -293,7 +362,7 @@ class _Training:
         """Writes the state of the run, unless that of this step is there."""
         from .layers import dropout_clocks
 
-        if self.step in (0, self.saved_step):
+        if self.step in (0, self.saved_step) or not distributed.is_main():
             return
         arrays = {f"model/{name}": array for name, array in self.model.state().items()}
         arrays |= {f"optimizer/{name}": array for name, array in run_state.values(self._of_optimizer()).items()}
@@ -337,11 +406,26 @@ class _Training:
 
     def _pause(self) -> None:
         """Between two steps: ends the run if that was asked for, and writes its state if it is time."""
-        self.demand_none()
+        self._end_if_asked()
         steps, minutes = self.settings.checkpoint_every_steps, self.settings.checkpoint_every_minutes
         in_time = minutes and time.monotonic() - self.saved_at >= 60 * minutes
         if in_time or (steps and self.step % steps == 0):
             self._checkpoint()
+
+    def _end_if_asked(self) -> None:
+        """Ends the run if that was asked for; several workers end together, whichever of them was asked."""
+        if distributed.size() == 1:
+            self.demand_none()
+            return
+        asked = None
+        try:
+            self.demand_none()
+        except KeyboardInterrupt as stop:
+            asked = type(stop)
+        interrupted, terminated = distributed.total([asked is KeyboardInterrupt, asked is Terminated])
+        if interrupted or terminated:
+            self.ends_together = True
+            raise Terminated if terminated else KeyboardInterrupt
 
     def _describe(self) -> str:
         settings, data = self.settings, self.dataset
@@ -350,7 +434,7 @@ class _Training:
             f"{data.name}: {len(data.train):,} training and {len(data.evaluation):,} evaluation examples, "
             f"{data.num_labels} classes",
             f"{settings.method}{level}, {settings.model}, {settings.epochs} epochs of {self.steps_per_epoch} steps, "
-            f"batch {settings.batch_size}, on {settings.device}",
+            f"batch {settings.batch_size}, on {self._devices()}",
         ]
         if self.going_on_from:
             lines.append(f"going on at step {self.step:,} of {self.total_steps:,} from {self.going_on_from}")
@@ -360,6 +444,11 @@ class _Training:
             if split.partial
         ]
         return "\n".join(lines)
+
+    def _devices(self) -> str:
+        device, parts, workers = self.settings.device, self.settings.gradient_accumulation_steps, distributed.size()
+        where = device if workers == 1 else f"{workers} workers ({device})"
+        return where if parts == 1 else f"{where} in {parts} micro-batches"
 
     def _compile(self) -> None:
         """Compiles all graphs once, for batches of any size and length, and says how long that took."""
@@ -371,7 +460,7 @@ class _Training:
             self.monitor.compile()
         self.evaluator.compile()
         self.compile_seconds = time.perf_counter() - started
-        print(f"compiled in {self.compile_seconds:.1f} s, for every batch size and length")
+        self._say(f"compiled in {self.compile_seconds:.1f} s, for every batch size and length")
 
     def _batches(self, epoch: int, skipped: int) -> Iterator[dict[str, np.ndarray]]:
         return epoch_batches(self.train_set, self.example_inputs, self.settings, epoch, skipped)
@@ -396,6 +485,7 @@ class _Training:
             unit="step",
             mininterval=1.0,
             dynamic_ncols=True,
+            disable=not distributed.is_main(),
         )
         for batch in bar:
             self._step(batch)
@@ -413,12 +503,15 @@ class _Training:
         self.folder.log_epoch(row, self.step)
         self.place = _Place(epoch + 1)
         self.is_between_steps = True
-        tqdm.write(
+        self._say(
             "  ".join(
                 f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
             )
         )
-        if self.settings.save_every_epoch:
+        if distributed.size() > 1:
+            content = {f"the model after epoch {epoch + 1}": self._digest()}
+            distributed.demand_same(content, f"begin again from an earlier state ({self._last_good()})")
+        if self.settings.save_every_epoch and distributed.is_main():
             self._save(self.folder.path / "checkpoints" / f"epoch-{epoch + 1}")
         self._pause()
 
@@ -489,7 +582,7 @@ class _Training:
             if decision.fired:
                 self.flood_at(decision)
             elif step == self.total_steps:
-                tqdm.write(f"flooding was never switched on: {decision.reason}")
+                self._say(f"flooding was never switched on: {decision.reason}")
 
     def _save(self, folder: Path) -> None:
         """Writes the model and, beside it, what the method learned."""
@@ -503,6 +596,9 @@ class _Training:
 
     def _finish(self) -> Path:
         from ckpt_convert import to_pytorch
+
+        if not distributed.is_main():
+            return self.folder.path
 
         checkpoint = self.folder.path / "checkpoint"
         self._save(checkpoint)

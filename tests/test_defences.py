@@ -15,7 +15,7 @@ from mindspore_floodx.bert import BertForSequenceClassification
 from mindspore_floodx.defences.adaflood import flood_levels
 from mindspore_floodx.defences.base import tensors
 from mindspore_floodx.device import use_device
-from mindspore_floodx.flooding import _Direction
+from mindspore_floodx.flooding import Direction
 from mindspore_floodx.methods import find_defence
 from mindspore_floodx.optim import AdamW, linear_warmup_decay
 from mindspore_floodx.settings import resolve
@@ -290,7 +290,7 @@ def test_a_loss_exactly_at_the_level_moves_nothing(method):
     losses = Tensor(np.float32([level, level + 1, level - 1]))
     settings = SimpleNamespace(flood_level=0.3, selective_beta=0.5)
     if method == "flooding":
-        direction = _Direction()
+        direction = Direction()
         direction.flood_level.set_data(Tensor(level))
         assert [float(direction(Tensor(level + shift)).asnumpy()) for shift in (0, 1, -1)] == [0, 1, -1]
         return

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from .. import distributed
 from ..settings import TrainSettings, resolve
 from .options import refuse_unknown
 
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..trainer import train  # late: --help should not wait for MindSpore
 
     run = train(resolve(given, settings_file))
-    print(f"\nrun folder: {run}\nattack it with: python run/attack.py {run} --attack textfooler --num-examples 100")
+    if distributed.is_main():
+        print(f"\nrun folder: {run}\nattack it with: python run/attack.py {run} --attack textfooler --num-examples 100")
     return 0
 
 

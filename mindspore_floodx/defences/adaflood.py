@@ -32,6 +32,8 @@ def flood_levels(losses: np.ndarray, gamma: float, scale: float = 1.0, shift: fl
 class AdaFlood(WeightedDefence):
     """mean_i |l_i - b_i| + b_i, with levels from auxiliary models that are trained on the other folds of the data."""
 
+    divides = True
+
     example_inputs = ("flood_levels",)
 
     @classmethod

@@ -10,8 +10,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from ..accumulation import AccumulatedStep
 from ..errors import UserError
 from ..flooding import ExampleLosses, WeightedTrainOneStepCell
+from ..parts import division_of
 
 if TYPE_CHECKING:
     from ..bert import BertForSequenceClassification
@@ -47,15 +49,20 @@ class Defence(ABC):
     Attributes:
         forward_passes, backward_passes: of the encoder in one training step.
         example_inputs: names of the values of each training example that `prepare` makes and a batch brings along.
+        divides: whether a batch may be computed in parts, micro-batches or those of several workers (`parts`), with the
+            same step as in one piece. Not so where an example's loss or perturbation depends on the others.
+        division: the parts that this process computes.
         flooded: share of the last step's examples whose loss it raised instead of lowering it.
     """
 
     forward_passes = 1
     backward_passes = 1
     example_inputs: tuple[str, ...] = ()
+    divides = False
 
     def __init__(self, model: BertForSequenceClassification, optimizer: nn.Optimizer, settings: TrainSettings):
         self.model, self.optimizer, self.settings = model, optimizer, settings
+        self.division = division_of(settings)
         self.flooded = 0.0
 
     @classmethod
@@ -118,7 +125,8 @@ class WeightedDefence(Defence):
     def __init__(self, model: BertForSequenceClassification, optimizer: nn.Optimizer, settings: TrainSettings):
         super().__init__(model, optimizer, settings)
         self._weighting = self.weighting()
-        self.step = WeightedTrainOneStepCell(
+        kind = WeightedTrainOneStepCell if self.division.is_whole else AccumulatedStep
+        self.step = kind(
             ExampleLosses(model),
             optimizer,
             self._weighting,
@@ -133,12 +141,21 @@ class WeightedDefence(Defence):
     def compile(self) -> None:
         vector = Tensor(shape=[None], dtype=ms.float32)
         shapes = (*batch_shapes(), *(vector for _ in self.example_inputs))
+        if isinstance(self.step, AccumulatedStep):
+            self.step.compile(*shapes)
+            return
         self.step.set_train()
         self.step.set_inputs(*shapes)
         self.step.compile(*shapes)
 
     def train_step(self, batch: Batch) -> float:
+        if isinstance(self.step, AccumulatedStep):
+            parts = self.division.parts(batch)
+            loss, self.flooded = self.step([(part.share, self._inputs(part.batch)) for part in parts])
+            return loss
         self.step.set_train()
-        values = (Tensor(batch[name].astype(np.float32)) for name in self.example_inputs)
-        loss, self.flooded = map(float, self.step(*tensors(batch), *values).asnumpy())
+        loss, self.flooded = map(float, self.step(*self._inputs(batch)).asnumpy())
         return loss
+
+    def _inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        return *tensors(batch), *(Tensor(batch[name].astype(np.float32)) for name in self.example_inputs)

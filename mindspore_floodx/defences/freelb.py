@@ -33,6 +33,8 @@ class FreeLB(PerturbationDefence):
     With `freelb_shared_dropout` all passes of a step have the same dropout masks, as in the original.
     """
 
+    divides = True
+
     def __init__(self, model: BertForSequenceClassification, optimizer: nn.Optimizer, settings: TrainSettings):
         super().__init__(model, optimizer, settings)
         self.totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
@@ -43,8 +45,9 @@ class FreeLB(PerturbationDefence):
 
     def passes(self, start: Tensor, batch: tuple[Tensor, ...]) -> list[Tensor]:
         if self.clock is not None:
-            self.clock.set_data(Tensor(self.steps_taken, ms.int32))
-        share = Tensor(1.0 / self.steps, ms.float32)
+            time = self.steps_taken * self.division.micro_batches + self.part
+            self.clock.set_data(Tensor(time, ms.int32))
+        share = Tensor(self.share / self.steps, ms.float32)
         losses, following = [], start
         for _ in range(self.steps):
             self.perturbation = following

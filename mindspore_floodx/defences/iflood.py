@@ -24,5 +24,7 @@ class _Weighting(nn.Cell):
 class IFlood(WeightedDefence):
     """mean_i |l_i - b| + b."""
 
+    divides = True
+
     def weighting(self) -> Any:
         return _Weighting(self.settings.flood_level)

@@ -17,7 +17,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from .. import distributed
 from ..accordance_cells import Zero
+from ..accumulation import ApplyTotals, Totals, assign_add
 from ..flooding import ClassificationLoss
 from ..run_state import set_values, values
 from .base import Batch, Defence, batch_shapes, tensors
@@ -102,29 +104,6 @@ class _Probed(nn.Cell):
         return (share + self.probe) * loss
 
 
-_assign_add = ops.MultitypeFuncGraph("assign_add")
-
-
-@_assign_add.register("Tensor", "Tensor")
-def _assign_add_one(total, gradient):
-    return ops.assign_add(total, gradient)
-
-
-class Totals(nn.Cell):
-    """The gradients by some weights, added up over the passes of a training step."""
-
-    def __init__(self, weights: list[Parameter]):
-        super().__init__(auto_prefix=False)
-        self.totals = ParameterTuple(
-            Parameter(Tensor(np.zeros(each.shape, np.float32)), name=f"total.{each.name}", requires_grad=False)
-            for each in weights
-        )
-        self.map = ops.HyperMap()
-
-    def construct(self, gradients):
-        return self.map(_assign_add, self.totals, gradients)
-
-
 class AccumulatedGradient(nn.Cell):
     """The loss J at a perturbation and share grad J by it; share grad J by the weights is added to the totals.
 
@@ -147,25 +126,11 @@ class AccumulatedGradient(nn.Cell):
         by_inputs, by_weights = self.gradient(self.probed, self.weights_and_probe)(
             perturbation, share, input_ids, *batch
         )
-        loss = ops.depend(by_weights[-1], self.map(_assign_add, self.totals, by_weights[:-1]))
+        loss = ops.depend(by_weights[-1], self.map(assign_add, self.totals, by_weights[:-1]))
         for total in self.of_words:
             rows = by_inputs[0].reshape((-1, total.shape[1]))
             loss = ops.depend(loss, ops.scatter_add(total, input_ids.reshape(-1), rows))
         return loss, by_inputs[0]
-
-
-class ApplyTotals(nn.Cell):
-    """An optimizer's step along the totals."""
-
-    def __init__(self, optimizer: nn.Optimizer, totals: Totals, max_grad_norm: float | None):
-        super().__init__(auto_prefix=False)
-        self.optimizer, self.totals, self.max_grad_norm = optimizer, totals.totals, max_grad_norm
-
-    def construct(self):
-        gradients = self.totals
-        if self.max_grad_norm is not None:
-            gradients = ops.clip_by_global_norm(gradients, self.max_grad_norm)
-        return self.optimizer(gradients)
 
 
 class PerturbationDefence(Defence):
@@ -173,6 +138,8 @@ class PerturbationDefence(Defence):
 
     Attributes:
         steps, step_size, size, bound: K, a, e0 and R (infinity: no projection), from the settings.
+        share, part, is_last: of a batch that is divided, the part in hand: its share of the examples, its number, and
+            whether the step is taken after it.
         perturbation: that of the last pass whose gradient the parameters got, [B, L, H].
     """
 
@@ -187,6 +154,7 @@ class PerturbationDefence(Defence):
         self.bound = Tensor(settings.adversarial_bound or math.inf, ms.float32)
         self.forward_passes = self.backward_passes = self.steps
         self.steps_taken = 0
+        self.share, self.part, self.is_last = 1.0, 0, True
         self.cells: list[Any] = []
 
     def graph(self, cell: nn.Cell, *shapes: Any) -> nn.Cell:
@@ -197,13 +165,17 @@ class PerturbationDefence(Defence):
         return cell
 
     def steps_along(self, optimizer: nn.Optimizer, max_grad_norm: float | None) -> tuple[Totals, Any]:
-        """Returns totals for an optimizer's parameters, and what takes the step along them and clears them."""
+        """Returns totals for an optimizer's parameters, and what takes the step along them and clears them.
+
+        Of a batch that is divided the step waits for the last part.
+        """
         totals = Totals(list(optimizer.parameters))
         apply, clear = self.graph(ApplyTotals(optimizer, totals, max_grad_norm)), self.graph(Zero(totals.totals))
 
         def step() -> None:
-            apply()
-            clear()
+            if self.is_last:
+                apply()
+                clear()
 
         return totals, step
 
@@ -222,10 +194,15 @@ class PerturbationDefence(Defence):
         for cell, _ in self.cells:
             cell.set_train()
         noise = self.noise(batch) if noise is None else noise
-        start = Tensor(initial_perturbation(noise, batch["attention_mask"], self.size))
-        losses = self.passes(start, tensors(batch))
+        start = initial_perturbation(noise, batch["attention_mask"], self.size)
+        loss, parts = 0.0, self.division.parts(batch)
+        for number, (rows, content, share) in enumerate(parts):
+            self.share, self.part, self.is_last = share, number, number == len(parts) - 1
+            of_part = np.ascontiguousarray(start[rows][:, : content["input_ids"].shape[1]])
+            losses = self.passes(Tensor(of_part), tensors(content))
+            loss += share * sum(float(each.asnumpy()) for each in losses) / len(losses)
         self.steps_taken += 1
-        return sum(float(each.asnumpy()) for each in losses) / len(losses)
+        return float(distributed.total(loss)) if self.division.workers > 1 else loss
 
     def learned(self) -> list[Parameter]:
         """Returns the parameters that change from step to step beside model and optimizer."""
@@ -240,7 +217,10 @@ class PerturbationDefence(Defence):
 
     @abstractmethod
     def passes(self, start: Tensor, batch: tuple[Tensor, ...]) -> list[Tensor]:
-        """Trains on a batch from the perturbation `start` on; returns the losses whose mean is J."""
+        """Trains on a batch from the perturbation `start` on; returns the losses whose mean is J.
+
+        Of a method that `divides`, this is a part of the batch: its gradients count by `share`.
+        """
 
     def perturbation_shape(self) -> list[int | None]:
         return [None, None, self.model.config.hidden_size]

@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 from tqdm import tqdm
 
+from ..accumulation import AccumulatedStep
 from ..encoding import EncodedSplit, default_cache_dir, epoch_order, make_batch
 from ..errors import UserError
 from ..files import replacing
 from ..flooding import ClassificationLoss, ExampleLosses, FloodingTrainOneStepCell
 from ..layers import set_dropout_clocks
+from ..parts import Division, division_of
 from ..settings import TrainSettings
 from .base import batch_shapes, tensors
 from .perturbation import Ascent, initial_perturbation, uniform_noise
@@ -150,10 +153,18 @@ class _Auxiliary:
         self.model, self.optimizer, _ = build_model(
             settings, list(preparation.label_names), preparation.model_folder, steps
         )
-        self.step = FloodingTrainOneStepCell(
-            ClassificationLoss(self.model), self.optimizer, max_grad_norm=settings.max_grad_norm
-        )
-        self.step.set_inputs(*batch_shapes())
+        # Every worker trains the whole model itself, in parts no larger than those of the run. What a worker finds in
+        # the cache, another one may not: if they shared a step, they could wait for each other for ever.
+        division = division_of(settings)
+        self.division = Division(division.micro_batches * division.workers)
+        loss = ClassificationLoss(self.model)
+        self.step: Any
+        if self.division.is_whole:
+            self.step = FloodingTrainOneStepCell(loss, self.optimizer, max_grad_norm=settings.max_grad_norm)
+            self.step.set_inputs(*batch_shapes())
+        else:
+            self.step = AccumulatedStep(loss, self.optimizer, None, settings.max_grad_norm, workers=False)
+            self.step.compile(*batch_shapes())
         hidden = Tensor(shape=[None, None, self.model.config.hidden_size], dtype=ms.float32)
         number = Tensor(shape=[], dtype=ms.float32)
         self.of_examples, self.ascent = ExampleLosses(self.model), Ascent(ClassificationLoss(self.model))
@@ -169,6 +180,10 @@ class _Auxiliary:
 
     def train(self, examples: np.ndarray, epoch: int, title: str) -> None:
         order = examples[epoch_order(len(examples), self.settings.seed, epoch)]
+        if not self.division.is_whole:
+            for batch in self._batches(order, title):
+                self.step([(part.share, tensors(part.batch)) for part in self.division.parts(batch)])
+            return
         self.step.set_train()
         for batch in self._batches(order, title):
             self.step(*tensors(batch)).asnumpy()

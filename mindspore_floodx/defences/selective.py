@@ -40,6 +40,8 @@ class Selective(WeightedDefence):
     fine-tuning that comes before.
     """
 
+    divides = True
+
     example_inputs = ("selected",)
 
     @classmethod

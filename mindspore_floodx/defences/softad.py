@@ -25,5 +25,7 @@ class _Weighting(nn.Cell):
 class SoftAD(WeightedDefence):
     """b + mean_i rho(l_i - b)."""
 
+    divides = True
+
     def weighting(self) -> Any:
         return _Weighting(self.settings.flood_level)
