@@ -7,9 +7,9 @@ here (docs/performance.md has the profile). `Tanh` is exact, and `Dropout` draws
 The mathematics is the textbook's; tests/test_layers.py holds every gradient against PyTorch. Shapes: T tokens = batch x
 length, B batch, N heads, L length, D head size.
 
-In training a network can compute its matrix products in float16 (`compute_in_half`): a `Linear` takes and gives float16
-then, and what lies between two products (softmax, GELU, dropout, LayerNorm, residuals) is computed in float32. A network
-whose activations are to be computed again for the gradient needs `derive_gradients`.
+In training a network can compute its matrix products in float16 (`compute_in_half`): a `Linear` takes and gives
+float16 then, and what lies between two products (softmax, GELU, dropout, LayerNorm, residuals) is computed in float32.
+A network whose activations are to be computed again for the gradient needs `derive_gradients`.
 """
 
 from __future__ import annotations

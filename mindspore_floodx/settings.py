@@ -133,7 +133,8 @@ class TrainSettings:
         1, "compute a batch in so many micro-batches, one after the other, to save memory; the step stays the same"
     )
     bucket_by_length: bool = _setting(
-        False, "batches of examples of similar length, in random order: less padding, but other batches than the paper's"
+        False,
+        "batches of examples of similar length, in random order: less padding, but other batches than the paper's",
     )
     learning_rate: float = _setting(2e-5, "peak learning rate")
     warmup_ratio: float = _setting(0.1, "share of all steps in which the rate rises; then it falls linearly to 0")

@@ -214,7 +214,7 @@ def build_model(
 
 
 def examples_in_order(train_set: EncodedSplit, settings: TrainSettings, epoch: int) -> np.ndarray:
-    """Returns the order in which an epoch (from 0) visits the training examples, int64 [n]; a batch is a piece of it."""
+    """Returns the order, int64 [n], in which an epoch (from 0) visits the training examples."""
     if settings.bucket_by_length:
         return bucketed_order(train_set.lengths, settings.batch_size, settings.seed, epoch)
     return epoch_order(len(train_set), settings.seed, epoch)

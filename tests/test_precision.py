@@ -53,7 +53,9 @@ class Trained:
             if self.gradient is None:
                 self.gradient = {each.name: each.asnumpy() * 10.0 for each in self.optimizer.moment1}
             if number == overflow_at:
-                self.changed = [name for name, value in self.values().items() if not np.array_equal(value, before[name])]
+                self.changed = [
+                    name for name, value in self.values().items() if not np.array_equal(value, before[name])
+                ]
                 scale.scale.set_data(Tensor(2.0**11, ms.float32))  # so that the next one is 2^10
             if scale is not None:
                 self.skipped.append(scale.end_step())
