@@ -281,12 +281,13 @@ class _Training:
 
     def _demand_equal_workers(self) -> None:
         """Of several workers: checks that all of them begin with the same model, data and settings."""
+        if distributed.size() == 1:
+            return
         paths = ("data_dir", "train_file", "eval_file", "model", "threads")  # may differ from machine to machine
-        settings = {name: value for name, value in self.settings.that_matter().items() if name not in paths}
-        data = [each["sha256"] for each in fingerprints(self.dataset).values()]
-        if distributed.size() > 1:
-            content = {"a setting": settings, "the data": data, "the model": self._digest()}
-            distributed.demand_same(content, "start every machine with the same command, files and versions")
+        content = {f"the setting {name}": of for name, of in self.settings.that_matter().items() if name not in paths}
+        content["the data"] = [each["sha256"] for each in fingerprints(self.dataset).values()]
+        content["the model"] = self._digest()
+        distributed.demand_same(content, "start every machine with the same command, files and versions")
 
     def _digest(self) -> str:
         return run_state.digest(self.model.state())
