@@ -80,6 +80,13 @@ def test_a_step_that_overflows_is_skipped_and_the_schedule_waits():
     assert int(scale.good_steps.asnumpy()) == 1
 
 
+def test_all_that_the_next_scale_depends_on_is_in_the_state_of_a_run():
+    optimizer = AdamW(Square().trainable_params(), 0.1, loss_scale=LossScale(8.0, 2))
+    names = {each.name for each in optimizer.get_parameters()}  # these are written, see trainer._of_optimizer
+    assert names >= {"loss_scale", "loss_scale_overflowed", "loss_scale_good_steps", "loss_scale_skipped"}
+    assert {each.name for each in optimizer.parameters} == {"w.weight"}
+
+
 @pytest.mark.parametrize(
     "given, said",
     [
