@@ -192,7 +192,8 @@ class Update(nn.Cell):
     def __init__(self, sums: Sums, runs: list[tuple[int, int]], per_class: int, optimizer, word, max_grad_norm):
         super().__init__(auto_prefix=False)
         self.sums, self.runs, self.per_class = sums, runs, per_class
-        self.step = None if optimizer is None else GuardedStep(optimizer, max_grad_norm)
+        # the class gradients are those of all workers, and so is an overflow in them
+        self.step = None if optimizer is None else GuardedStep(optimizer, max_grad_norm, workers=False)
         self.loss_scale, self.word = loss_scale_of(optimizer), word
         self.map = ops.HyperMap()
         if optimizer is not None and word is not None:

@@ -115,7 +115,7 @@ class GuardedStep(nn.Cell):
     """An optimizer's step along a gradient, clipped first; with a loss scale it is unscaled before, or skipped.
 
     Args:
-        optimizer: its `loss_scale`, if it has one that is not None, is what the gradient is scaled by.
+        optimizer: its `dynamic_loss_scale`, if it has one, is what the gradient is scaled by.
         max_grad_norm: largest global norm of the gradient (clipped above it); None does not clip.
         workers: whether an overflow of another worker of the job counts too.
     """
@@ -152,7 +152,7 @@ class GuardedStep(nn.Cell):
 
 def loss_scale_of(optimizer: nn.Optimizer | None) -> LossScale | None:
     """Returns the loss scale that belongs to an optimizer; None where there is none, as with any but ours."""
-    return getattr(optimizer, "loss_scale", None)
+    return getattr(optimizer, "dynamic_loss_scale", None)
 
 
 def _number(name: str, value: float, kind: Any) -> Parameter:

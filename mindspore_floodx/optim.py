@@ -45,7 +45,7 @@ class AdamW(nn.Optimizer):
         loss_scale: LossScale | None = None,
     ):
         super().__init__(learning_rate, parameters)
-        self.loss_scale = loss_scale
+        self.dynamic_loss_scale = loss_scale  # `loss_scale` is a fixed number that every MindSpore optimizer has
         self.beta1, self.beta2 = (Tensor(beta, ms.float32) for beta in betas)
         self.epsilon = Tensor(epsilon, ms.float32)
         self.power1 = Parameter(Tensor(1.0, ms.float32), name="beta1_power")

@@ -589,12 +589,12 @@ class _Training:
 
     def _skipped(self) -> int:
         """Steps that were skipped so far, by which the schedule lags behind."""
-        scale = self.optimizer.loss_scale
+        scale = self.optimizer.dynamic_loss_scale
         return 0 if scale is None else int(scale.skipped.asnumpy())
 
     def _end_scaled_step(self, step: int) -> dict[str, int]:
         """With a loss scale: adapts it after a step, and returns what the log says of it."""
-        scale = self.optimizer.loss_scale
+        scale = self.optimizer.dynamic_loss_scale
         if scale is None:
             return {}
         used = int(scale.scale.asnumpy())

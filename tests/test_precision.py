@@ -45,7 +45,7 @@ class Trained:
         compile_all()
         self.losses, self.skipped, self.gradient = [], [], None
         for number, batch in enumerate(random_batches(steps, seed=1)):
-            scale = self.optimizer.loss_scale
+            scale = self.optimizer.dynamic_loss_scale
             if number == overflow_at:
                 before = self.values()
                 scale.scale.set_data(Tensor(2.0**40, ms.float32))  # too much for any gradient in float16
@@ -122,7 +122,7 @@ def test_an_overflow_skips_one_step(folders):
     assert half.skipped == [False, True, False, False] and half.changed == []
     assert np.isfinite(half.losses).all()
     assert int(half.optimizer.global_step.asnumpy().item()) == 3
-    scale = half.optimizer.loss_scale
+    scale = half.optimizer.dynamic_loss_scale
     assert float(scale.scale.asnumpy()) == 2.0**11  # 2^10, and doubled after two good steps
 
 

@@ -188,8 +188,8 @@ class _Auxiliary:
                 self.step(*tensors(batch)).asnumpy()
             else:
                 self.step([(part.share, tensors(part.batch)) for part in self.division.parts(batch)])
-            if self.optimizer.loss_scale is not None:
-                self.optimizer.loss_scale.end_step()
+            if self.optimizer.dynamic_loss_scale is not None:
+                self.optimizer.dynamic_loss_scale.end_step()
 
     def losses(self, examples: np.ndarray, title: str | None = None, perturbed: bool = False) -> np.ndarray:
         """Returns the losses of these examples, with dropout off; `perturbed` after the steps of ascent."""
