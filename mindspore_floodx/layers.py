@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -59,7 +60,8 @@ class Linear(nn.Dense):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, weight_init="zeros", bias_init="zeros")
-        self.function, self.half = _LinearFunction(), False
+        self.function: Any = _LinearFunction()
+        self.half = False
 
     def construct(self, x):
         if self.half and self.training:
@@ -153,7 +155,7 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, size: int, epsilon: float):
         super().__init__((size,), epsilon=epsilon)
-        self.function = _LayerNormFunction(epsilon)
+        self.function: Any = _LayerNormFunction(epsilon)
 
     def construct(self, x):
         return self.function(x, self.gamma, self.beta)[0]
@@ -355,7 +357,7 @@ class Attention(nn.Cell):
 
     def __init__(self, head_size: int, dropout: float):
         super().__init__()
-        self.function = _AttentionFunction(Dropout(dropout))
+        self.function: Any = _AttentionFunction(Dropout(dropout))
         self.scale, self.zero = 1.0 / math.sqrt(head_size), Tensor(0, ms.int32)
 
     def construct(self, query, key, value, bias):

@@ -14,6 +14,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from . import distributed
+from .collectives import SumOverWorkers
 from .errors import UserError
 
 LARGEST = 2.0**24
@@ -123,11 +124,7 @@ class GuardedStep(nn.Cell):
     def __init__(self, optimizer: nn.Optimizer, max_grad_norm: float | None, workers: bool = True):
         super().__init__(auto_prefix=False)
         self.optimizer, self.max_grad_norm, self.loss_scale = optimizer, max_grad_norm, loss_scale_of(optimizer)
-        self.sum = None
-        if workers and distributed.size() > 1 and self.loss_scale is not None:
-            from .collectives import SumOverWorkers
-
-            self.sum = SumOverWorkers()
+        self.sum = SumOverWorkers() if workers and distributed.size() > 1 else None
 
     def overflow(self, gradients):
         """Whether one of the gradients, or another one of this step, is not finite on any worker, as a number > 0."""

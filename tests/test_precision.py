@@ -65,7 +65,7 @@ class Trained:
         cells = [self.optimizer, *([self.defence.own_optimizer] if self.settings.method == "infobert" else [])]
         found = {each.name: each.asnumpy().copy() for cell in cells for each in cell.get_parameters()}
         if self.settings.method == "tavat":
-            found |= self.defence.state()
+            found |= {name: array.copy() for name, array in self.defence.state().items()}
         if self.settings.accordance == "online":
             found |= {name: array.copy() for name, array in self.measure.state().items() if name.startswith("class")}
         return {name: array for name, array in found.items() if not name.startswith("loss_scale")}
