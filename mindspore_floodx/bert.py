@@ -214,7 +214,7 @@ class BertEncoder(nn.Cell):
 
         The last layer is computed for [CLS] alone and has little to keep. To be called before the first use.
         """
-        for layer in self.layer[:-1]:
+        for layer in list(self.layer)[:-1]:  # a piece of a CellList would give the parameters new names
             derive_gradients(layer)
             layer.recompute()
 

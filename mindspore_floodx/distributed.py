@@ -20,7 +20,7 @@ import numpy as np
 from .device import end_with_parent
 from .errors import UserError
 
-CHUNK = 1 << 23  # int32 numbers sent at a time
+CHUNKS = (1 << 23, 1 << 12, 2)  # int32 numbers sent at a time: each size is a graph of its own
 # seconds that a worker waits for another one; msrun ends all of them as soon as one has ended
 PATIENCE = "86400"
 
@@ -58,6 +58,8 @@ def join(target: str) -> None:
     try:
         init("nccl" if target == "GPU" else "mccl")
     except (RuntimeError, ValueError) as error:
+        if os.environ["MS_ROLE"] == "MS_SCHED":  # which stays in `init` until the job has ended
+            raise UserError(f"this job has ended before its time ({_first_line(error)})") from error
         raise UserError(
             f"the {os.environ.get('MS_WORKER_NUM', '?')} workers of this job did not find each other at "
             f"{os.environ.get('MS_SCHED_HOST')}:{os.environ.get('MS_SCHED_PORT')} ({_first_line(error)}); see "
@@ -102,12 +104,14 @@ def from_main(make: Callable[[], bytes]) -> bytes:
         return make()
     content = np.frombuffer(make(), np.uint8) if is_main() else np.zeros(0, np.uint8)
     length = int(_sent(np.array([len(content) >> 30, len(content) & (2**30 - 1)], np.int32)) @ [2**30, 1])
-    whole = np.zeros(-(-length // 4) * 4, np.uint8)
-    whole[: len(content)] = content
-    numbers = whole.view(np.int32)
-    for start in range(0, len(numbers), CHUNK):
-        numbers[start : start + CHUNK] = _sent(numbers[start : start + CHUNK])
-    return whole[:length].tobytes()
+    numbers = np.zeros(-(-length // (4 * CHUNKS[1])) * CHUNKS[1], np.int32)
+    numbers.view(np.uint8)[: len(content)] = content
+    start = 0
+    while start < len(numbers):
+        size = CHUNKS[0] if start + CHUNKS[0] <= len(numbers) else CHUNKS[1]
+        numbers[start : start + size] = _sent(numbers[start : start + size])
+        start += size
+    return numbers.tobytes()[:length]
 
 
 def json_from_main(make: Callable[[], Any]) -> Any:
@@ -144,7 +148,7 @@ def explained(last_good: Callable[[], str]) -> Iterator[None]:
         yield
     except RuntimeError as error:
         said = str(error)
-        if _size == 1 or not any(word in said for word in ("AllReduce", "Broadcast", "timed out", "NCCL")):
+        if _size == 1 or not any(word in said for word in ("AllReduce", "Broadcast", "timed out", "NCCL", "scheduler")):
             raise
         raise UserError(
             f"worker {_rank} of {_size} lost the others: one has ended, and its own log in msrun's --log_dir says why; "
@@ -167,9 +171,9 @@ def _cells() -> list[Any]:
 
         from .collectives import FromMain, SumOverWorkers
 
-        for cell, kind in ((SumOverWorkers(), ms.float32), (FromMain(), ms.int32)):
-            cell.set_inputs(ms.Tensor(shape=[None], dtype=kind))  # one graph for every size
-            _made.append(cell)
+        total_of = SumOverWorkers()
+        total_of.set_inputs(ms.Tensor(shape=[None], dtype=ms.float32))  # one graph for every size; Broadcast cannot
+        _made.extend((total_of, FromMain()))
     return _made
 
 

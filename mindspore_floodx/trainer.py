@@ -99,7 +99,7 @@ def _demand_divisible(settings: TrainSettings) -> None:
     from .methods import find_defence
 
     division = division_of(settings)
-    if division.is_whole or find_defence(settings.method).divides:
+    if division.is_whole or getattr(find_defence(settings.method), "divides", False):
         return
     what = "gradient_accumulation_steps above 1" if division.workers == 1 else "several workers"
     raise UserError(
@@ -271,7 +271,7 @@ class _Training:
         self.sub_epoch_ends = sub_epoch_ends(self.steps_per_epoch, settings.sub_epochs)
         self.place, self.going_on_from = _Place(), ""
         self.saved_step, self.saved_at = 0, time.monotonic()
-        self.is_between_steps = True
+        self.is_between_steps, self.ends_together = True, False
         self.demand_none: Callable[[], None] = lambda: None  # ends the run if that was asked for
         with held_signals() as self.demand_none:
             self._build(model_folder, kept or {})
@@ -343,11 +343,15 @@ class _Training:
         except KeyboardInterrupt as stop:
             said = "the same command goes on"
             if self.is_between_steps:
-                self._write_what_is()
+                self._checkpoint()
+                if distributed.is_main():
+                    self._save(self.folder.path / "checkpoint")
                 said = (
                     f"after step {self.step:,} of {self.total_steps:,}; {said}, and the model as it is now is in "
                     f"{self.folder.path / 'checkpoint'}"
                 )
+            if self.ends_together:
+                distributed.wait_for_all()  # msrun kills all workers as soon as one has ended
             raise type(stop)(said) from None
         except BrokenPipeError:  # the reader of what is printed went away
             raise
@@ -369,12 +373,6 @@ class _Training:
 
     def _last_good(self) -> str:
         return run_state.last_good(self.folder.path)
-
-    def _write_what_is(self) -> None:
-        """Writes the state and the model between two steps, at which the run ends before it is finished."""
-        self._checkpoint()
-        if distributed.is_main():
-            self._save(self.folder.path / "checkpoint")
 
     @property
     def step(self) -> int:
@@ -447,8 +445,7 @@ class _Training:
             asked = type(stop)
         interrupted, terminated = distributed.total([asked is KeyboardInterrupt, asked is Terminated])
         if interrupted or terminated:
-            self._write_what_is()
-            distributed.wait_for_all()  # msrun kills the others as soon as one worker has ended
+            self.ends_together = True
             raise Terminated if terminated else KeyboardInterrupt
 
     def _describe(self) -> str:
@@ -473,15 +470,9 @@ class _Training:
         return "\n".join(lines)
 
     def _devices(self) -> str:
-        settings, workers = self.settings, distributed.size()
-        if workers * settings.gradient_accumulation_steps == 1:
-            return settings.device
-        of = (
-            f" in {settings.gradient_accumulation_steps} micro-batches"
-            if settings.gradient_accumulation_steps > 1
-            else ""
-        )
-        return (settings.device if workers == 1 else f"{workers} workers ({settings.device})") + of
+        device, parts, workers = self.settings.device, self.settings.gradient_accumulation_steps, distributed.size()
+        where = device if workers == 1 else f"{workers} workers ({device})"
+        return where if parts == 1 else f"{where} in {parts} micro-batches"
 
     def _compile(self) -> None:
         """Compiles all graphs once, for batches of any size and length, and says how long that took."""
@@ -510,9 +501,29 @@ class _Training:
         started = time.perf_counter() - place.seconds
         if place.sub_epoch_due:
             self._end_sub_epoch_within()
+<<<<<<< HEAD
         # made by a thread while the step before runs; however the loop is left, the thread ends with it
         with contextlib.closing(prefetched(self._batches(epoch, place.within))) as batches:
             self._steps(batches, started)
+=======
+        bar = tqdm(
+            self._batches(epoch, place.within),
+            f"epoch {epoch + 1}/{self.settings.epochs}",
+            self.steps_per_epoch,
+            initial=place.within,
+            unit="step",
+            mininterval=1.0,
+            dynamic_ncols=True,
+            disable=not distributed.is_main(),
+        )
+        for batch in bar:
+            self._step(batch)
+            place.seconds = time.perf_counter() - started
+            bar.set_postfix(loss=f"{place.losses / place.examples:.4f}", refresh=False)
+            if place.sub_epoch_due:
+                self._end_sub_epoch_within()
+            self._pause()
+>>>>>>> a803b1b545e0d12e0cbfc2acc72128c8359dfa8d
         scores = self._evaluate(f"the evaluation after epoch {epoch + 1}")
         self.is_between_steps = False
         if self.monitor is not None:

@@ -14,9 +14,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Job:
-    """Trainings under msrun; what the workers print is in worker_0.log, worker_1.log ... of the folder."""
+    """Trainings under msrun; what the workers print is in worker_0.log, worker_1.log ... of the folder.
 
-    def __init__(self, trainings: list[dict[str, Any]], folder: Path, workers: int = 2):
+    Args:
+        trainings: the settings of each.
+        folder: a new one, for logs.
+        workers: their number.
+        patience: seconds without a sign of life after which the scheduler gives up a worker; on a busy machine a
+            process may get no turn for a minute.
+    """
+
+    def __init__(self, trainings: list[dict[str, Any]], folder: Path, workers: int = 2, patience: int = 900):
         folder.mkdir(parents=True)
         self.folder, self.workers = folder, workers
         (folder / "trainings.json").write_text(json.dumps(trainings))
@@ -27,6 +35,7 @@ class Job:
         environment = os.environ | {
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",  # msrun starts the first python of PATH
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "MS_NODE_TIMEOUT": str(patience),
         }
         command = [str(binaries / "msrun"), f"--worker_num={workers}", f"--local_worker_num={workers}"]
         command += [f"--master_port={port}", f"--log_dir={folder}", "--join=True"]

@@ -100,18 +100,19 @@ def test_logits_in_float16_are_near_those_in_float32(folders):
     np.testing.assert_array_equal(evaluated, single)  # no dropout here: what is evaluated is float32
 
 
-def test_fifty_steps_in_float16_and_one_that_overflows(folders):
+def test_fifty_steps_in_float16_are_near_those_in_float32(folders):
     single = Trained(folders[0.0], steps=50)
     half = Trained(folders[0.0], steps=50, precision="float16")
-    assert 1e-5 < difference(single.gradient, {k: v for k, v in half.gradient.items()}) < 5e-3
+    assert 1e-5 < difference(single.gradient, half.gradient) < 5e-3
     apart = np.abs(np.array(single.losses) - half.losses)
     assert apart[0] < 2e-3 and apart.max() < 0.05 and apart.mean() < 0.01
-    assert np.mean(half.losses[-10:]) < 0.75 * np.mean(half.losses[:10])  # it learns
+    assert np.mean(half.losses[-10:]) < 0.85 * np.mean(half.losses[:10])  # it learns
     assert not any(half.skipped)
 
 
 def test_an_activation_computed_again_gives_the_same_gradient_and_the_same_masks(folders):
     plain, again = Trained(folders[0.1], steps=3), Trained(folders[0.1], steps=3, recompute=True)
+    assert [each.name for each in again.optimizer.parameters] == [each.name for each in plain.optimizer.parameters]
     assert difference(plain.gradient, again.gradient) < 1e-6
     np.testing.assert_allclose(again.losses, plain.losses, rtol=1e-5)
     np.testing.assert_array_equal(dropout_clocks(plain.model), dropout_clocks(again.model))
