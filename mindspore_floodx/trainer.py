@@ -501,29 +501,9 @@ class _Training:
         started = time.perf_counter() - place.seconds
         if place.sub_epoch_due:
             self._end_sub_epoch_within()
-<<<<<<< HEAD
         # made by a thread while the step before runs; however the loop is left, the thread ends with it
         with contextlib.closing(prefetched(self._batches(epoch, place.within))) as batches:
             self._steps(batches, started)
-=======
-        bar = tqdm(
-            self._batches(epoch, place.within),
-            f"epoch {epoch + 1}/{self.settings.epochs}",
-            self.steps_per_epoch,
-            initial=place.within,
-            unit="step",
-            mininterval=1.0,
-            dynamic_ncols=True,
-            disable=not distributed.is_main(),
-        )
-        for batch in bar:
-            self._step(batch)
-            place.seconds = time.perf_counter() - started
-            bar.set_postfix(loss=f"{place.losses / place.examples:.4f}", refresh=False)
-            if place.sub_epoch_due:
-                self._end_sub_epoch_within()
-            self._pause()
->>>>>>> a803b1b545e0d12e0cbfc2acc72128c8359dfa8d
         scores = self._evaluate(f"the evaluation after epoch {epoch + 1}")
         self.is_between_steps = False
         if self.monitor is not None:
@@ -556,7 +536,7 @@ class _Training:
             unit="step",
             mininterval=1.0,
             dynamic_ncols=True,
-            disable=None if distributed.is_main() else True,
+            disable=not distributed.is_main(),
         )
         for batch in bar:
             self._step(batch)
