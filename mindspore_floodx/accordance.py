@@ -23,6 +23,7 @@ from .accordance_cells import ClassGradients, GradientSum, Sums, Update, Zero
 from .accordance_result import Accordance, AccordanceSums
 from .bert import BertForSequenceClassification
 from .errors import UserError
+from .loss_scale import loss_scale_of
 from .parts import TOKENS, Division
 from .run_state import set_values, values
 
@@ -113,7 +114,7 @@ class GradientAccordance(Measured):
         order = ([] if word is None else [trainable[word]]) + weights
         first = 1 if word is None else 0
         chosen = positions_of(parameters, [each.name for each in order])
-        self._gradients = ClassGradients(model, weights)
+        self._gradients = ClassGradients(model, weights, loss_scale_of(optimizer))
         self._sums = Sums(self.num_classes, [order[i] for i in chosen], word is not None and 0 in chosen)
         self._update = Update(
             self._sums, ranges([first + i for i in chosen]), len(weights) + 2, optimizer, word, max_grad_norm
@@ -167,7 +168,7 @@ class GradientAccordance(Measured):
 
         A gradient is that of the mean loss of the class's examples times their share of the batch: by the embeddings
         of the words [W, hidden], by every other trainable parameter, and share x loss at the end. That of a class
-        which the batch lacks is 0.
+        which the batch lacks is 0. With an optimizer that has a loss scale, gradients are multiplied by it.
         """
         # in MindSpore training is a mode of the cells, which several graphs share
         self._gradients.set_train(self.training)

@@ -8,20 +8,22 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from .collectives import SumsOverWorkers
 from .flooding import ClassificationLoss
+from .loss_scale import GuardedStep, LossScale, loss_scale_of
 
 
 class _Weighted(nn.Cell):
     """(1 + probe) share J with a `probe` that is always 0: share J' by the weights, share J by `probe`.
 
-    So loss and gradient come from one forward pass (as in `flooding`).
+    So loss and gradient come from one forward pass (as in `flooding`). A loss scale takes the place of the 1.
     """
 
-    def __init__(self, loss: nn.Cell, probe: Parameter):
+    def __init__(self, loss: nn.Cell, probe: Parameter, loss_scale: LossScale | None):
         super().__init__(auto_prefix=False)
-        self.loss, self.probe = loss, probe
+        self.loss, self.probe, self.loss_scale = loss, probe, loss_scale
 
     def construct(self, perturbation, share, input_ids, attention_mask, token_type_ids, labels):
-        return (1.0 + self.probe) * share * self.loss(input_ids, attention_mask, token_type_ids, labels, perturbation)
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
+        return (scale + self.probe) * share * self.loss(input_ids, attention_mask, token_type_ids, labels, perturbation)
 
 
 class ClassGradients(nn.Cell):
@@ -30,10 +32,10 @@ class ClassGradients(nn.Cell):
     That by the word embeddings is the one by a perturbation added to them, summed over equal words.
     """
 
-    def __init__(self, model: nn.Cell, weights: list[Parameter]):
+    def __init__(self, model: nn.Cell, weights: list[Parameter], loss_scale: LossScale | None = None):
         super().__init__(auto_prefix=False)
         probe = Parameter(Tensor(0.0, ms.float32), name="probe")
-        self.weighted = _Weighted(ClassificationLoss(model), probe)
+        self.weighted = _Weighted(ClassificationLoss(model), probe, loss_scale)
         self.weights_and_probe = ParameterTuple((*weights, probe))
         self.gradient = ops.GradOperation(get_all=True, get_by_list=True)
 
@@ -190,7 +192,9 @@ class Update(nn.Cell):
     def __init__(self, sums: Sums, runs: list[tuple[int, int]], per_class: int, optimizer, word, max_grad_norm):
         super().__init__(auto_prefix=False)
         self.sums, self.runs, self.per_class = sums, runs, per_class
-        self.optimizer, self.max_grad_norm, self.word = optimizer, max_grad_norm, word
+        # the class gradients are those of all workers, and so is an overflow in them
+        self.step = None if optimizer is None else GuardedStep(optimizer, max_grad_norm, workers=False)
+        self.loss_scale, self.word = loss_scale_of(optimizer), word
         self.map = ops.HyperMap()
         if optimizer is not None and word is not None:
             shape = optimizer.parameters[word].shape
@@ -212,10 +216,26 @@ class Update(nn.Cell):
             for start, stop in self.runs:
                 chosen = (*chosen, *each[start:stop])
             measured = (*measured, chosen)
+        if self.loss_scale is not None:
+            return loss, self.guarded(words, classes, measured)
         products = self.sums.add(measured, words)
-        if self.optimizer is not None:
+        if self.step is not None:
             loss = ops.depend(loss, self.train(words, classes))
         return loss, products
+
+    def guarded(self, words, classes, measured):
+        """Measures and trains unless a gradient overflowed; returns the products, 0 of a step that was skipped."""
+        k, flat = len(classes), ()
+        for each in classes:
+            flat = (*flat, *each)
+        overflowed = self.loss_scale.watch(flat)
+        products = ops.zeros((k * (k + 1) // 2,), ms.float64)
+        if overflowed == 0:
+            unscaled = ()
+            for each in measured:
+                unscaled = (*unscaled, self.loss_scale.unscaled(each))
+            products = ops.depend(self.sums.add(unscaled, words), self.train(words, classes))
+        return products
 
     def train(self, words, classes):
         total = classes[0]
@@ -226,8 +246,3 @@ class Update(nn.Cell):
         ops.scatter_update(self.of_words, words, total[0])
         done = self.step((*total[1 : self.word + 1], self.of_words, *total[self.word + 1 :]))
         return ops.depend(done, ops.scatter_update(self.of_words, words, ops.zeros_like(total[0])))
-
-    def step(self, gradients):
-        if self.max_grad_norm is not None:
-            gradients = ops.clip_by_global_norm(gradients, self.max_grad_norm)
-        return self.optimizer(gradients)

@@ -16,6 +16,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from .accordance_cells import Zero
 from .collectives import SumsOverWorkers
 from .flooding import Direction, Weighted
+from .loss_scale import GuardedStep, loss_scale_of
 
 assign_add = ops.MultitypeFuncGraph("assign_add")
 _times = ops.MultitypeFuncGraph("times")
@@ -68,7 +69,7 @@ class ApplyTotals(nn.Cell):
         workers: bool = True,
     ):
         super().__init__(auto_prefix=False)
-        self.optimizer, self.totals, self.max_grad_norm = optimizer, totals.totals, max_grad_norm
+        self.step, self.totals = GuardedStep(optimizer, max_grad_norm, workers), totals.totals
         self.probed, self.direction, self.map = probed, direction, ops.HyperMap()
         self.sums = SumsOverWorkers([tuple(each.shape) for each in totals.totals]) if workers else None
 
@@ -82,11 +83,6 @@ class ApplyTotals(nn.Cell):
         if self.direction is not None:
             gradients = self.map(ops.partial(_times, self.direction(seen[0])), gradients)
         return ops.depend(seen, self.step(gradients))
-
-    def step(self, gradients):
-        if self.max_grad_norm is not None:
-            gradients = ops.clip_by_global_norm(gradients, self.max_grad_norm)
-        return self.optimizer(gradients)
 
 
 class _AddPart(nn.Cell):
@@ -133,7 +129,8 @@ class AccumulatedStep:
         weights = [*optimizer.parameters, probe]
         totals = Totals(weights)
         self.direction = Direction() if weighting is None else None
-        self.add = _AddPart(Weighted(network, weighting or _One(), probe, example_inputs), weights, totals)
+        weighted = Weighted(network, weighting or _One(), probe, example_inputs, loss_scale_of(optimizer))
+        self.add = _AddPart(weighted, weights, totals)
         self.apply = ApplyTotals(optimizer, totals, max_grad_norm, True, self.direction, workers)
         self.zero = Zero(totals.totals)
 

@@ -24,7 +24,18 @@ from mindspore.common.initializer import Normal
 
 from . import model_config, pretrained
 from .errors import UserError
-from .layers import Attention, Dropout, Gelu, LayerNorm, Linear, Packing, TakeRows, Tanh, padding_bias
+from .layers import (
+    Attention,
+    Dropout,
+    Gelu,
+    LayerNorm,
+    Linear,
+    Packing,
+    TakeRows,
+    Tanh,
+    derive_gradients,
+    padding_bias,
+)
 
 
 @dataclass
@@ -156,7 +167,7 @@ class BertOutput(nn.Cell):
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def construct(self, x, residual):  # (T, in), (T, H) -> (T, H)
-        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+        return self.LayerNorm(self.dropout(self.dense(x).astype(residual.dtype)) + residual)
 
 
 class BertAttention(nn.Cell):
@@ -197,6 +208,15 @@ class BertEncoder(nn.Cell):
         super().__init__()
         self.layer = nn.CellList([BertLayer(config) for _ in range(config.num_hidden_layers)])
         self.heads, self.layers = config.num_attention_heads, config.num_hidden_layers
+
+    def recompute_activations(self) -> None:
+        """Keeps of each layer but the last only its output, and computes the rest again for the gradient.
+
+        The last layer is computed for [CLS] alone and has little to keep. To be called before the first use.
+        """
+        for layer in list(self.layer)[:-1]:  # a piece of a CellList would give the parameters new names
+            derive_gradients(layer)
+            layer.recompute()
 
     def construct(self, hidden, attention_mask, to_heads, from_heads, first, whole):
         """Returns the states (T, H) after each layer and that of [CLS] after the last one (B, H).

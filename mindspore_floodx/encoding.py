@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .data import TextSplit
 
 FORMAT = 1  # raise it when the meaning of a cached file changes
+POOL = 32  # batches whose examples are sorted together where batches are of similar lengths
 CHUNK = 4096  # texts per tokeniser call: large enough to be quick, small enough to keep memory flat
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 
@@ -169,6 +170,28 @@ def make_batch(encoded: EncodedSplit, indices: Sequence[int] | np.ndarray) -> di
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     """Returns the order in which epoch number `epoch` (from 0) of a run with `seed` visits `n` examples, int64 [n]."""
     return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def bucketed_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns an order of an epoch, as `epoch_order` does, in which examples of similar length share a batch.
+
+    The examples in random order are sorted by length within pools of `POOL` batches, and the batches so made are
+    visited in random order. Those that fill no batch come last, whatever their length.
+
+    Args:
+        lengths: tokens of each example, int64 [n].
+        batch_size: every so many examples of the result are a batch.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    whole = len(order) // batch_size * batch_size
+    batches = []
+    for start in range(0, whole, POOL * batch_size):
+        pool = order[start : min(start + POOL * batch_size, whole)]
+        batches.append(pool[np.argsort(lengths[pool], kind="stable")].reshape(-1, batch_size))
+    if not batches:
+        return order
+    return np.concatenate([generator.permutation(np.concatenate(batches)).ravel(), order[whole:]])
 
 
 def _tokenise(split: TextSplit, tokenizer: Any, max_length: int) -> EncodedSplit:

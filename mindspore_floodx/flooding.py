@@ -7,6 +7,8 @@ import math
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from .loss_scale import GuardedStep, LossScale, loss_scale_of
+
 
 class Weighted(nn.Cell):
     """Turns the losses of a batch into the function whose gradient a method trains with, and which also tells J.
@@ -16,10 +18,20 @@ class Weighted(nn.Cell):
     probe_1 [w_i < 0] has that gradient by the parameters, and by `probe` J, the mean of l_i, and the share of losses
     that rise. So one forward and one backward pass, with one set of dropout masks, give the loss that is compared with
     b, the loss that is logged and the gradient.
+
+    A loss scale is a factor of the weights alone: what the probe tells, and what is compared with b, is not scaled.
     """
 
-    def __init__(self, network: nn.Cell, weighting: nn.Cell, probe: Parameter, example_inputs: int):
+    def __init__(
+        self,
+        network: nn.Cell,
+        weighting: nn.Cell,
+        probe: Parameter,
+        example_inputs: int,
+        loss_scale: LossScale | None = None,
+    ):
         super().__init__(auto_prefix=False)
+        self.loss_scale = loss_scale
         self.network, self.weighting, self.probe, self.example_inputs = network, weighting, probe, example_inputs
 
     def construct(self, *inputs):
@@ -27,6 +39,8 @@ class Weighted(nn.Cell):
         losses = self.network(*inputs[:own])  # [batch] or a scalar
         weights = ops.stop_gradient(self.weighting(losses, *inputs[own:]))
         rising = (weights < 0).astype(ms.float32)
+        if self.loss_scale is not None:
+            weights = weights * self.loss_scale.scale
         return ((weights + self.probe[0]) * losses).mean() + (self.probe[1] * rising).mean()
 
 
@@ -56,18 +70,15 @@ class WeightedTrainOneStepCell(nn.TrainOneStepCell):
     ):
         super().__init__(network, optimizer, sens)
         probe = Parameter(Tensor([0.0, 0.0], ms.float32), name="probe")
-        self.weighted = Weighted(network, weighting, probe, example_inputs)
+        self.weighted = Weighted(network, weighting, probe, example_inputs, loss_scale_of(optimizer))
         self.gradient = ops.GradOperation(get_by_list=True)
         self.weights_and_probe = ParameterTuple((*self.weights, probe))
-        self.max_grad_norm = max_grad_norm
+        self.step = GuardedStep(optimizer, max_grad_norm)
 
     def construct(self, *inputs):
         gradients = self.gradient(self.weighted, self.weights_and_probe)(*inputs)
         seen = gradients[-1]
-        gradients = self.grad_reducer(gradients[:-1])
-        if self.max_grad_norm is not None:
-            gradients = ops.clip_by_global_norm(gradients, self.max_grad_norm)
-        return ops.depend(seen, self.optimizer(gradients))
+        return ops.depend(seen, self.step(self.grad_reducer(gradients[:-1])))
 
 
 class Direction(nn.Cell):

@@ -6,6 +6,10 @@ here (docs/performance.md has the profile). `Tanh` is exact, and `Dropout` draws
 
 The mathematics is the textbook's; tests/test_layers.py holds every gradient against PyTorch. Shapes: T tokens = batch x
 length, B batch, N heads, L length, D head size.
+
+In training a network can compute its matrix products in float16 (`compute_in_half`): a `Linear` takes and gives
+float16 then, and what lies between two products (softmax, GELU, dropout, LayerNorm, residuals) is computed in float32.
+A network whose activations are to be computed again for the gradient needs `derive_gradients`.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -20,18 +25,25 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.ops.operations import _grad_ops
 
 
-class _LinearFunction(nn.Cell):
-    """y = x W^T + b; the bias gradient is a product with a row of ones, not the slow BiasAddGrad kernel."""
+class _PlainLinear(nn.Cell):
+    """y = x W^T + b."""
 
     def __init__(self):
         super().__init__()
-        self.matmul = ops.MatMul()
-        self.matmul_transpose_a = ops.MatMul(transpose_a=True)
         self.matmul_transpose_b = ops.MatMul(transpose_b=True)
         self.bias_add = ops.BiasAdd()
 
     def construct(self, x, weight, bias):  # (T, in), (out, in), (out,) -> (T, out)
         return self.bias_add(self.matmul_transpose_b(x, weight), bias)
+
+
+class _LinearFunction(_PlainLinear):
+    """The bias gradient is a product with a row of ones, not the slow BiasAddGrad kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.matmul = ops.MatMul()
+        self.matmul_transpose_a = ops.MatMul(transpose_a=True)
 
     def bprop(self, x, weight, bias, y, dy):
         ones = ops.ones((1, dy.shape[0]), dy.dtype)
@@ -40,27 +52,41 @@ class _LinearFunction(nn.Cell):
 
 
 class Linear(nn.Dense):
-    """`nn.Dense` for inputs of shape [T, in_channels]: the same parameters, a faster gradient."""
+    """`nn.Dense` for inputs of shape [T, in_channels]: the same parameters, a faster gradient.
+
+    Attributes:
+        half: whether the product is computed in float16 in training, the parameters being float32.
+    """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, weight_init="zeros", bias_init="zeros")
-        self.function = _LinearFunction()
+        self.function: Any = _LinearFunction()
+        self.half = False
 
     def construct(self, x):
+        if self.half and self.training:
+            return self.function(x.astype(ms.float16), self.weight.astype(ms.float16), self.bias.astype(ms.float16))
         return self.function(x, self.weight, self.bias)
 
 
-class _GeluFunction(nn.Cell):
-    """Exact GELU, x Phi(x) (Hendrycks and Gimpel, 2016). Phi is kept for the gradient Phi(x) + x phi(x)."""
+class _PlainGelu(nn.Cell):
+    """Exact GELU, x Phi(x) (Hendrycks and Gimpel, 2016)."""
 
     def __init__(self):
         super().__init__()
         self.erf = ops.Erf()
-        self.exp = ops.Exp()
 
     def construct(self, x):  # any shape -> (y, Phi), both of that shape
         cdf = self.erf(x * (1.0 / math.sqrt(2.0))) * 0.5 + 0.5
         return x * cdf, cdf
+
+
+class _GeluFunction(_PlainGelu):
+    """Phi is kept for the gradient Phi(x) + x phi(x)."""
+
+    def __init__(self):
+        super().__init__()
+        self.exp = ops.Exp()
 
     def bprop(self, x, out, dout):
         cdf = out[1]
@@ -69,18 +95,30 @@ class _GeluFunction(nn.Cell):
 
 
 class Gelu(nn.Cell):
-    """Exact GELU; input and output of any one shape."""
+    """Exact GELU, computed in float32; input and output of any one shape and type."""
 
     def __init__(self):
         super().__init__()
         self.function = _GeluFunction()
 
     def construct(self, x):
-        return self.function(x)[0]
+        return self.function(x.astype(ms.float32))[0].astype(x.dtype)
 
 
-class _LayerNormFunction(nn.Cell):
-    """y = gamma x^ + beta with x^ = (x - mean) / deviation, for rows of x; the gradient's sums are matrix products.
+class _PlainLayerNorm(nn.Cell):
+    """y = gamma x^ + beta with x^ = (x - mean) / deviation, for rows of x."""
+
+    def __init__(self, epsilon: float):
+        super().__init__()
+        self.epsilon = epsilon
+        self.layer_norm = ops.LayerNorm(epsilon=epsilon)
+
+    def construct(self, x, gamma, beta):  # (T, H), (H,), (H,) -> (T, H), (T, 1), (T, 1)
+        return self.layer_norm(x, gamma, beta)
+
+
+class _LayerNormFunction(_PlainLayerNorm):
+    """The gradient's sums are matrix products.
 
     With g = gamma dy:  dx = (g - mean(g) - x^ mean(g x^)) / deviation,  dgamma = sum(dy x^),  dbeta = sum(dy), the
     means over a row and the sums over all rows. A number of a row is spread over it by a product too, since
@@ -88,13 +126,8 @@ class _LayerNormFunction(nn.Cell):
     """
 
     def __init__(self, epsilon: float):
-        super().__init__()
-        self.epsilon = epsilon
-        self.layer_norm = ops.LayerNorm(epsilon=epsilon)
+        super().__init__(epsilon)
         self.matmul = ops.MatMul()
-
-    def construct(self, x, gamma, beta):  # (T, H), (H,), (H,) -> (T, H), (T, 1), (T, 1)
-        return self.layer_norm(x, gamma, beta)
 
     def bprop(self, x, gamma, beta, out, dout):
         _, mean, variance = out
@@ -122,7 +155,7 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, size: int, epsilon: float):
         super().__init__((size,), epsilon=epsilon)
-        self.function = _LayerNormFunction(epsilon)
+        self.function: Any = _LayerNormFunction(epsilon)
 
     def construct(self, x):
         return self.function(x, self.gamma, self.beta)[0]
@@ -274,34 +307,42 @@ def share_dropout_masks(network: nn.Cell) -> Parameter:
     return clock
 
 
-class _AttentionFunction(nn.Cell):
-    """Scaled dot-product attention with dropout on the probabilities (Vaswani et al., 2017, eq. 1).
+class _PlainAttention(nn.Cell):
+    """Scaled dot-product attention with dropout on the probabilities (Vaswani et al., 2017, eq. 1)."""
+
+    def __init__(self, dropout: Dropout):
+        super().__init__()
+        self.matmul = ops.BatchMatMul()
+        self.matmul_transpose_b = ops.BatchMatMul(transpose_b=True)
+        self.log_softmax = ops.LogSoftmax(-1)
+        self.exp = ops.Exp()
+        self.dropout = dropout
+
+    def construct(self, query, key, value, bias, clock):  # (B, N, L, D) three times, (B, N, L, L), () -> (B, N, L, D)
+        scores = self.matmul_transpose_b(query, key).astype(ms.float32)
+        log_probabilities = self.log_softmax(scores + bias)  # (B, N, L, L)
+        dropped = self.dropout.at(self.exp(log_probabilities), clock).astype(value.dtype)
+        return self.matmul(dropped, value), log_probabilities, dropped
+
+
+class _AttentionFunction(_PlainAttention):
+    """The gradient without a mask.
 
     With S = Q K^T + bias, P = softmax(S) and P' = dropout(P), the gradient needs no dropout mask, because
     P * (mask * dP') = P' * dP' element by element:  dS = P' * dP' - P * rowsum(P' * dP'), which is the gradient of
     the log-softmax at log P for the incoming gradient P' * dP'.
     """
 
-    def __init__(self, dropout: float):
-        super().__init__()
-        self.matmul = ops.BatchMatMul()
+    def __init__(self, dropout: Dropout):
+        super().__init__(dropout)
         self.matmul_transpose_a = ops.BatchMatMul(transpose_a=True)
-        self.matmul_transpose_b = ops.BatchMatMul(transpose_b=True)
-        self.log_softmax = ops.LogSoftmax(-1)
         self.log_softmax_grad = _grad_ops.LogSoftmaxGrad(-1)
-        self.exp = ops.Exp()
-        self.dropout = Dropout(dropout)
-
-    def construct(self, query, key, value, bias, clock):  # (B, N, L, D) three times, (B, N, L, L), () -> (B, N, L, D)
-        log_probabilities = self.log_softmax(self.matmul_transpose_b(query, key) + bias)  # (B, N, L, L)
-        dropped = self.dropout.at(self.exp(log_probabilities), clock)
-        return self.matmul(dropped, value), log_probabilities, dropped
 
     def bprop(self, query, key, value, bias, clock, out, dout):
         _, log_probabilities, dropped = out
         dcontext = dout[0]
-        ddropped = self.matmul_transpose_b(dcontext, value)
-        dscores = self.log_softmax_grad(log_probabilities, dropped * ddropped)
+        ddropped = self.matmul_transpose_b(dcontext, value).astype(ms.float32)
+        dscores = self.log_softmax_grad(log_probabilities, dropped.astype(ms.float32) * ddropped).astype(key.dtype)
         return (
             self.matmul(dscores, key),
             self.matmul_transpose_a(dscores, query),
@@ -316,7 +357,7 @@ class Attention(nn.Cell):
 
     def __init__(self, head_size: int, dropout: float):
         super().__init__()
-        self.function = _AttentionFunction(dropout)
+        self.function: Any = _AttentionFunction(Dropout(dropout))
         self.scale, self.zero = 1.0 / math.sqrt(head_size), Tensor(0, ms.int32)
 
     def construct(self, query, key, value, bias):
@@ -376,7 +417,7 @@ class Packing(nn.Cell):
         return places, packed, to_heads.reshape(-1), from_heads.reshape(-1)
 
 
-class _TakeRowsFunction(nn.Cell):
+class _PlainTakeRows(nn.Cell):
     def __init__(self):
         super().__init__()
         self.gather = ops.Gather()
@@ -384,6 +425,8 @@ class _TakeRowsFunction(nn.Cell):
     def construct(self, x, rows, back):  # (n, size), (m,), (n,) -> (m, size)
         return self.gather(x, rows, 0)
 
+
+class _TakeRowsFunction(_PlainTakeRows):
     def bprop(self, x, rows, back, out, dout):
         return self.gather(dout, back, 0), ops.zeros_like(rows), ops.zeros_like(back)
 
@@ -397,3 +440,32 @@ class TakeRows(nn.Cell):
 
     def construct(self, x, rows, back):
         return self.function(x, rows, back)
+
+
+def compute_in_half(network: nn.Cell) -> None:
+    """Makes every `Linear` in a network, and the attention between them, compute its products in float16 in training.
+
+    Before compiling.
+    """
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, Linear):
+            cell.half = True
+
+
+def derive_gradients(network: nn.Cell) -> None:
+    """Makes MindSpore derive the gradients in a network that are written by hand otherwise. Before compiling.
+
+    That is slower on a CPU, but MindSpore's `Cell.recompute` finds nothing to compute again where one gradient that is
+    written by hand uses what another such cell made.
+    """
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, Linear):
+            cell.function = _PlainLinear()
+        elif isinstance(cell, Gelu):
+            cell.function = _PlainGelu()
+        elif isinstance(cell, LayerNorm):
+            cell.function = _PlainLayerNorm(cell.function.epsilon)
+        elif isinstance(cell, TakeRows):
+            cell.function = _PlainTakeRows()
+        elif isinstance(cell, Attention):
+            cell.function = _PlainAttention(cell.function.dropout)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from .loss_scale import LossScale
+
 _update = ops.MultitypeFuncGraph("adamw_update")
 
 
@@ -29,10 +31,21 @@ class AdamW(nn.Optimizer):
         epsilon: added to the root of the second moment.
         weight_decay: decay of every parameter that `decays` accepts.
         decays: tells by a parameter's name whether it decays; by default all but biases and LayerNorm.
+        loss_scale: what the gradients are scaled by that training steps (`loss_scale.GuardedStep`) get for it.
     """
 
-    def __init__(self, parameters, learning_rate, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.01, decays=None):
+    def __init__(
+        self,
+        parameters,
+        learning_rate,
+        betas=(0.9, 0.999),
+        epsilon=1e-8,
+        weight_decay=0.01,
+        decays=None,
+        loss_scale: LossScale | None = None,
+    ):
         super().__init__(learning_rate, parameters)
+        self.dynamic_loss_scale = loss_scale  # `loss_scale` is a fixed number that every MindSpore optimizer has
         self.beta1, self.beta2 = (Tensor(beta, ms.float32) for beta in betas)
         self.epsilon = Tensor(epsilon, ms.float32)
         self.power1 = Parameter(Tensor(1.0, ms.float32), name="beta1_power")

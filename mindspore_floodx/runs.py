@@ -23,6 +23,7 @@ from .settings import TrainSettings
 from .untrusted import read_yaml
 
 LOG_COLUMNS = ("step", "epoch", "loss", "flooded", "learning_rate", "tokens_per_second")
+SCALE_COLUMNS = ("loss_scale", "skipped")  # of log.csv too, in float16
 RESULTS = (
     "export",  # the first to go: without it no run is finished
     "epochs.csv",
@@ -165,7 +166,8 @@ class RunFolder:
                 _remove(self.path / name)
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}; choose another --output-dir") from None
-        self._steps = CsvTable(self.path / "log.csv", LOG_COLUMNS, self._kept.get("log.csv"))
+        columns = (*LOG_COLUMNS, *(SCALE_COLUMNS if settings.precision == "float16" else ()))
+        self._steps = CsvTable(self.path / "log.csv", columns, self._kept.get("log.csv"))
         write_text(self.path / "config.yaml", yaml.safe_dump(settings.to_dict(), sort_keys=False))
         self._epochs: CsvTable | None = None
         self._events: Any = None
@@ -189,8 +191,9 @@ class RunFolder:
 
     def log_step(self, row: dict[str, Any]) -> None:
         self._steps.add(row)
-        for name in ("loss", "learning_rate", "tokens_per_second"):
-            self._event(f"train/{name}", row[name], row["step"])
+        for name in ("loss", "learning_rate", "tokens_per_second", "loss_scale"):
+            if name in row:
+                self._event(f"train/{name}", row[name], row["step"])
 
     def log_epoch(self, row: dict[str, Any], step: int) -> None:
         if self._epochs is None:

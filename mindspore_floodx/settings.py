@@ -20,6 +20,7 @@ from .untrusted import read_yaml, shown
 METHODS = method_names()
 LARGEST = 2**53  # of a whole number
 MAX_EPOCHS = 100_000
+PRECISIONS = ("float32", "float16")
 ACCORDANCE = ("none", "online", "snapshot", "both")
 DATA_SETTINGS = (  # those that say which examples there are
     "dataset",
@@ -47,6 +48,7 @@ _AT_LEAST_ONE = (
     "accordance_every",
     "warmup_steps",
     "checkpoint_every_steps",
+    "loss_scale_steps",
 )
 
 
@@ -130,6 +132,10 @@ class TrainSettings:
     gradient_accumulation_steps: int = _setting(
         1, "compute a batch in so many micro-batches, one after the other, to save memory; the step stays the same"
     )
+    bucket_by_length: bool = _setting(
+        False,
+        "batches of examples of similar length, in random order: less padding, but other batches than the paper's",
+    )
     learning_rate: float = _setting(2e-5, "peak learning rate")
     warmup_ratio: float = _setting(0.1, "share of all steps in which the rate rises; then it falls linearly to 0")
     warmup_steps: int | None = _setting(
@@ -142,6 +148,16 @@ class TrainSettings:
     eval_batch_size: int = _setting(64, "examples in an evaluation batch")
     seed: int = _setting(0, "decides classifier, data order and dropout")
     device: str = _setting("CPU", "CPU or GPU", choices=DEVICES)
+    precision: str = _setting(
+        "float32", "float16: the encoder's matrix products in training, with a dynamic loss scale", choices=PRECISIONS
+    )
+    loss_scale: float | None = _setting(None, "float16: factor of the loss at first, a power of 2 (default 65536)")
+    loss_scale_steps: int | None = _setting(
+        None, "float16: steps without overflow after which it is doubled (default 2000)"
+    )
+    recompute: bool = _setting(
+        False, "keep only the outputs of the encoder's layers and compute the rest again: less memory, more time"
+    )
     threads: int | None = _setting(
         None, "CPU threads, by default all cores; MindSpore's matrix products take at least two"
     )
@@ -195,6 +211,19 @@ class TrainSettings:
             )
         if self.method == "floodingx":
             self._check_floodingx()
+        self._check_precision()
+
+    def _check_precision(self) -> None:
+        if self.precision == "float32":
+            for name in ("loss_scale", "loss_scale_steps"):
+                if getattr(self, name) is not None:
+                    option = "--" + name.replace("_", "-")
+                    raise UserError(f"{name} is only for float16; leave {option} out, or add --precision float16")
+            return
+        self.loss_scale = 2.0**16 if self.loss_scale is None else self.loss_scale
+        self.loss_scale_steps = 2000 if self.loss_scale_steps is None else self.loss_scale_steps
+        if not 1 <= self.loss_scale <= 2**24 or math.frexp(self.loss_scale)[0] != 0.5:
+            raise UserError(f"loss_scale is {self.loss_scale:g}; it must be a power of 2 from 1 to {2**24}")
 
     def _check_floodingx(self) -> None:
         if self.accordance == "none":

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from . import distributed, run_state
 from .data import DATASETS, TextDataset, load_dataset, load_files
 from .device import held_signals, stoppable, use_device
-from .encoding import EncodedSplit, encode, epoch_order, load_tokenizer, make_batch
+from .encoding import EncodedSplit, bucketed_order, encode, epoch_order, load_tokenizer, make_batch
 from .errors import Terminated, UserError, nearest
 from .files import replacing
 from .flood_level import FloodLevel, choose_flood_level
@@ -27,6 +27,7 @@ from .lock import locked
 from .monitor import AccordanceMonitor, sub_epoch_ends, write_decision
 from .parts import division_of
 from .plots import plot_accordance, plot_training
+from .prefetch import prefetched
 from .pretrained import check_model_files, find_model
 from .runs import RunFolder, belonging, demand_free, is_finished, state_of
 from .settings import TrainSettings, resolve
@@ -182,6 +183,8 @@ def build_model(
     import mindspore as ms
 
     from .bert import BertForSequenceClassification
+    from .layers import compute_in_half
+    from .loss_scale import LossScale
     from .optim import AdamW, linear_warmup_decay
 
     ms.set_seed(settings.seed)
@@ -192,11 +195,29 @@ def build_model(
             f"max_length is {settings.max_length}, but {settings.model} has only {longest} positions; "
             f"give --max-length {longest} or less"
         )
+    if settings.recompute:
+        model.bert.encoder.recompute_activations()
+    loss_scale = None
+    if settings.precision == "float16":
+        assert settings.loss_scale and settings.loss_scale_steps
+        compute_in_half(model.bert.encoder)
+        loss_scale = LossScale(settings.loss_scale, settings.loss_scale_steps)
     rates = linear_warmup_decay(settings.learning_rate, settings.warmup_share(total_steps), total_steps)
     optimizer = AdamW(
-        model.trainable_params(), rates, epsilon=settings.adam_epsilon, weight_decay=settings.weight_decay
+        model.trainable_params(),
+        rates,
+        epsilon=settings.adam_epsilon,
+        weight_decay=settings.weight_decay,
+        loss_scale=loss_scale,
     )
     return model, optimizer, rates
+
+
+def examples_in_order(train_set: EncodedSplit, settings: TrainSettings, epoch: int) -> np.ndarray:
+    """Returns the order, int64 [n], in which an epoch (from 0) visits the training examples."""
+    if settings.bucket_by_length:
+        return bucketed_order(train_set.lengths, settings.batch_size, settings.seed, epoch)
+    return epoch_order(len(train_set), settings.seed, epoch)
 
 
 def epoch_batches(
@@ -207,7 +228,7 @@ def epoch_batches(
     skipped: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the batches of an epoch (from 0) but the first `skipped`, each with its rows of the `example_inputs`."""
-    order = epoch_order(len(train_set), settings.seed, epoch)
+    order = examples_in_order(train_set, settings, epoch)
     for start in range(skipped * settings.batch_size, len(order), settings.batch_size):
         examples = order[start : start + settings.batch_size]
         values = {name: of_all[examples] for name, of_all in example_inputs.items()}
@@ -436,6 +457,9 @@ class _Training:
             f"{settings.method}{level}, {settings.model}, {settings.epochs} epochs of {self.steps_per_epoch} steps, "
             f"batch {settings.batch_size}, on {self._devices()}",
         ]
+        if settings.precision == "float16":
+            slow = "; a CPU computes them, but no faster than float32" if settings.device == "CPU" else ""
+            lines.append(f"the encoder's matrix products in training are float16, the rest is float32{slow}")
         if self.going_on_from:
             lines.append(f"going on at step {self.step:,} of {self.total_steps:,} from {self.going_on_from}")
         lines += [
@@ -477,23 +501,9 @@ class _Training:
         started = time.perf_counter() - place.seconds
         if place.sub_epoch_due:
             self._end_sub_epoch_within()
-        bar = tqdm(
-            self._batches(epoch, place.within),
-            f"epoch {epoch + 1}/{self.settings.epochs}",
-            self.steps_per_epoch,
-            initial=place.within,
-            unit="step",
-            mininterval=1.0,
-            dynamic_ncols=True,
-            disable=not distributed.is_main(),
-        )
-        for batch in bar:
-            self._step(batch)
-            place.seconds = time.perf_counter() - started
-            bar.set_postfix(loss=f"{place.losses / place.examples:.4f}", refresh=False)
-            if place.sub_epoch_due:
-                self._end_sub_epoch_within()
-            self._pause()
+        # made by a thread while the step before runs; however the loop is left, the thread ends with it
+        with contextlib.closing(prefetched(self._batches(epoch, place.within))) as batches:
+            self._steps(batches, started)
         scores = self._evaluate(f"the evaluation after epoch {epoch + 1}")
         self.is_between_steps = False
         if self.monitor is not None:
@@ -515,31 +525,51 @@ class _Training:
             self._save(self.folder.path / "checkpoints" / f"epoch-{epoch + 1}")
         self._pause()
 
+    def _steps(self, batches: Iterator[dict[str, np.ndarray]], started: float) -> None:
+        """The steps on what is left of an epoch that began at that time."""
+        place = self.place
+        bar = tqdm(
+            batches,
+            f"epoch {place.epoch + 1}/{self.settings.epochs}",
+            self.steps_per_epoch,
+            initial=place.within,
+            unit="step",
+            mininterval=1.0,
+            dynamic_ncols=True,
+            disable=not distributed.is_main(),
+        )
+        for batch in bar:
+            self._step(batch)
+            place.seconds = time.perf_counter() - started
+            bar.set_postfix(loss=f"{place.losses / place.examples:.4f}", refresh=False)
+            if place.sub_epoch_due:
+                self._end_sub_epoch_within()
+            self._pause()
+
     def _step(self, batch: dict[str, np.ndarray]) -> None:
         place, step = self.place, self.step + 1
         self.is_between_steps = False
         began = time.perf_counter()
         loss = self._train_on(batch, step)
         seconds = time.perf_counter() - began
-        rate = self.rates[step - 1]
+        rate = self.rates[step - 1 - self._skipped()]
         if not np.isfinite(loss):
-            order = epoch_order(len(self.train_set), self.settings.seed, place.epoch)
+            order = examples_in_order(self.train_set, self.settings, place.epoch)
             examples = order[place.within * self.settings.batch_size :][: self.settings.batch_size]
             raise self._not_finite(
                 loss,
                 f"step {step} (epoch {place.epoch + 1}, learning rate {rate:.2g}, examples "
                 f"{', '.join(map(str, examples))} of the training data, from 0)",
             )
-        self.folder.log_step(
-            {
-                "step": step,
-                "epoch": place.epoch + 1,
-                "loss": loss,
-                "flooded": self.defence.flooded,
-                "learning_rate": rate,
-                "tokens_per_second": float(batch["attention_mask"].sum() / seconds),
-            }
-        )
+        row = {
+            "step": step,
+            "epoch": place.epoch + 1,
+            "loss": loss,
+            "flooded": self.defence.flooded,
+            "learning_rate": rate,
+            "tokens_per_second": float(batch["attention_mask"].sum() / seconds),
+        }
+        self.folder.log_step(row | self._end_scaled_step(step))
         place.losses += loss * len(batch["labels"])
         place.examples += len(batch["labels"])
         place.within += 1
@@ -547,6 +577,25 @@ class _Training:
             self.monitor.saw(batch, loss)
             place.sub_epoch_due = place.within in self.sub_epoch_ends[:-1]
         self.is_between_steps = True
+
+    def _skipped(self) -> int:
+        """Steps that were skipped so far, by which the schedule lags behind."""
+        scale = self.optimizer.dynamic_loss_scale
+        return 0 if scale is None else int(scale.skipped.asnumpy())
+
+    def _end_scaled_step(self, step: int) -> dict[str, int]:
+        """With a loss scale: adapts it after a step, and returns what the log says of it."""
+        scale = self.optimizer.dynamic_loss_scale
+        if scale is None:
+            return {}
+        used = int(scale.scale.asnumpy())
+        skipped = scale.end_step()
+        if skipped:
+            self._say(
+                f"step {step} was skipped: its gradient is too large for float16 at a loss scale of {used:,}; it is "
+                f"{int(scale.scale.asnumpy()):,} now"
+            )
+        return {"loss_scale": used, "skipped": int(skipped)}
 
     def _evaluate(self, where: str) -> dict[str, float]:
         """Returns the scores of the evaluation set; may end the run, which then goes on with this evaluation."""
@@ -559,9 +608,10 @@ class _Training:
 
     def _not_finite(self, loss: float, where: str) -> UserError:
         good = run_state.last_good(self.folder.path)
+        half = ", or --precision float32" if self.settings.precision == "float16" else ""
         return UserError(
             f"the loss is {loss} at {where}; no checkpoint was written of this ({good}); try a smaller "
-            "--learning-rate or --max-grad-norm 1, with --overwrite"
+            f"--learning-rate or --max-grad-norm 1{half}, with --overwrite"
         )
 
     def _end_sub_epoch_within(self) -> None:

@@ -134,6 +134,21 @@ def test_a_killed_worker_and_other_numbers_of_workers(given, tmp_path):
     demand_alike(tmp_path / "whole", run)
 
 
+@pytest.mark.slow
+def test_workers_skip_the_same_steps(given, tmp_path):
+    """An overflow of one worker is one of all: the job checks after each epoch that its models are equal."""
+    half = {"precision": "float16", "loss_scale": 2.0**24, "loss_scale_steps": 2}
+    each = [
+        given | half | more | {"output_dir": str(tmp_path / more["method"])}
+        for more in ({"method": "pgd"}, {"method": "finetune", "accordance": "online"})
+    ]
+    job = Job(each, tmp_path / "job")
+    assert job.end() == 0, job.all_said()
+    for settings in each:
+        log = rows(tmp_path / settings["method"] / "log.csv")
+        assert log[0]["skipped"] == "1" and {row["skipped"] for row in log} == {"0", "1"}
+
+
 def _wait(job, run, steps):
     log = run / "log.csv"
     while job.process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") <= steps):

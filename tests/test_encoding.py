@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mindspore_floodx import encoding
-from mindspore_floodx.encoding import encode, epoch_order, load_tokenizer, make_batch
+from mindspore_floodx.encoding import POOL, bucketed_order, encode, epoch_order, load_tokenizer, make_batch
 from mindspore_floodx.errors import UserError
 from mindspore_floodx.splits import TextSplit
 
@@ -164,3 +164,34 @@ def test_epoch_order_is_a_fixed_permutation_of_seed_and_epoch():
     assert sorted(epoch_order(50, 3, 0)) == list(range(50))
     np.testing.assert_array_equal(epoch_order(50, 3, 1), np.random.default_rng([3, 1]).permutation(50))
     assert epoch_order(50, 3, 0).tolist() != epoch_order(50, 3, 1).tolist() != epoch_order(50, 4, 1).tolist()
+
+
+class TestBatchesOfSimilarLengths:
+    lengths = np.random.default_rng(0).integers(3, 200, 5 * POOL * 8 + 21)  # five pools, a part of one and 5 examples
+
+    def test_every_example_once_by_seed_and_epoch(self):
+        orders = [bucketed_order(self.lengths, 8, *which) for which in ((3, 0), (3, 0), (3, 1), (4, 0))]
+        assert all(sorted(order) == list(range(len(self.lengths))) for order in orders)
+        assert orders[0].tolist() == orders[1].tolist()
+        assert len({tuple(order) for order in orders}) == 3
+
+    def test_little_is_padded(self):
+        def positions(order):
+            return sum(len(rows) * self.lengths[rows].max() for rows in np.split(order, range(8, len(order), 8)))
+
+        plain, bucketed = (
+            positions(epoch_order(len(self.lengths), 3, 0)),
+            positions(bucketed_order(self.lengths, 8, 3, 0)),
+        )
+        assert self.lengths.sum() <= bucketed < 1.07 * self.lengths.sum() < 1.6 * self.lengths.sum() < plain
+
+    def test_batches_come_in_random_order_and_the_small_one_last(self):
+        order = bucketed_order(self.lengths, 8, 3, 0)
+        means = self.lengths[order[:-5]].reshape(-1, 8).mean(axis=1)
+        assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.2
+        # the last five are those of the random order, whatever their length
+        np.testing.assert_array_equal(order[-5:], np.random.default_rng([3, 0]).permutation(len(self.lengths))[-5:])
+
+    @pytest.mark.parametrize("n", [0, 1, 7, 8, 9])
+    def test_fewer_examples_than_a_pool(self, n):
+        assert sorted(bucketed_order(self.lengths[:n], 8, 0, 0)) == list(range(n))

@@ -43,13 +43,23 @@ COMPILE = {
     "Eig().compile(ms.Tensor([[1.0]], ms.float32))",
 }
 METHOD = """
+from mindspore_floodx.layers import compute_in_half
+from mindspore_floodx.loss_scale import LossScale
 from mindspore_floodx.methods import find_defence
 from mindspore_floodx.optim import AdamW
 from mindspore_floodx.settings import resolve
-given = {"flood_level": 0.1} if sys.argv[1] == "flooding" else {}
-settings = resolve({"dataset": "demo", "method": sys.argv[1]} | given)
-find_defence(settings.method)(model, AdamW(model.trainable_params(), [1e-3, 1e-4]), settings).compile()
+method, *more = sys.argv[1].split()
+given = {"flood_level": 0.1} if method == "flooding" else {}
+settings = resolve({"dataset": "demo", "method": method} | given)
+scale = None
+if "float16" in more:
+    compute_in_half(model.bert.encoder)
+    scale = LossScale(65536.0, 2000)
+if "recompute" in more:
+    model.bert.encoder.recompute_activations()
+find_defence(method)(model, AdamW(model.trainable_params(), [1e-3, 1e-4], loss_scale=scale), settings).compile()
 """
+HALF = ["flooding float16", "infobert float16", "freelb float16 recompute"]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +82,7 @@ def left_to_the_host(what, cuda):
     return set(re.findall(r"GPU doesn't support the kernel (\w+)", done.stderr + done.stdout))
 
 
-@pytest.mark.parametrize("what", [*method_names(), "evaluation", "accordance"])
+@pytest.mark.parametrize("what", [*method_names(), *HALF, "evaluation", "accordance"])
 def test_every_operator_has_a_kernel(what, cuda):
     assert left_to_the_host(what, cuda) - HOST == set()
 

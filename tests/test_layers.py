@@ -122,7 +122,7 @@ class _Kept(nn.Cell):
 
     def __init__(self, dropout):
         super().__init__()
-        self.function = _AttentionFunction(dropout)
+        self.function = _AttentionFunction(Dropout(dropout))
 
     def construct(self, query, key, value, bias, dy):
         clock = self.function.dropout.tick()

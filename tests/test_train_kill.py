@@ -11,7 +11,7 @@ import signal
 
 import pytest
 from killed_runs import Command, artefacts, differences, kill_at_random, steps, wait_for_steps
-from training_files import command_line, make_training_files
+from training_files import command_line, make_training_files, rows
 
 KILLS = int(os.environ.get("FLOODX_CHAOS_KILLS", "1"))
 STEPS = 5 * max(3, KILLS // 2)
@@ -26,6 +26,19 @@ def words(minilm_folder, tmp_path_factory):
 
 
 def test_a_killed_run_ends_like_one_that_was_not(words, tmp_path):
+    kill_and_go_on(words, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_run_in_float16_goes_on_with_its_loss_scale(words, tmp_path):
+    """A scale that is too large at first and soon again, so that steps before and after a kill are skipped."""
+    half = ["--precision", "float16", "--loss-scale", "16777216", "--loss-scale-steps", "2", "--bucket-by-length"]
+    kill_and_go_on([*words[:-1], *half, words[-1]], tmp_path)
+    skipped = [row["skipped"] for row in rows(tmp_path / "killed" / "log.csv")]
+    assert skipped[0] == "1" and {"0", "1"} == set(skipped[5:])
+
+
+def kill_and_go_on(words, tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "killed"
     assert Command([*words, str(whole)], tmp_path / "whole.txt").end() == 0, (tmp_path / "whole.txt").read_text()
     command = [*words, str(run)]

@@ -8,6 +8,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
 from ..layers import share_dropout_masks
+from ..loss_scale import LossScale
 from .perturbation import AccumulatedGradient, PerturbationDefence, Totals, ascend, pass_shapes
 
 if TYPE_CHECKING:
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
 class _Pass(nn.Cell):
     """Adds share grad CE(e + delta) to the totals; returns CE and the next perturbation."""
 
-    def __init__(self, model: BertForSequenceClassification, totals: Totals, weights: list[Parameter]):
+    def __init__(
+        self,
+        model: BertForSequenceClassification,
+        totals: Totals,
+        weights: list[Parameter],
+        loss_scale: LossScale | None,
+    ):
         super().__init__(auto_prefix=False)
-        self.gradient = AccumulatedGradient(model, totals, weights)
+        self.gradient = AccumulatedGradient(model, totals, weights, loss_scale)
 
     def construct(self, perturbation, step_size, bound, share, *batch):
         loss, gradient = self.gradient(perturbation, share, *batch)
@@ -39,7 +46,7 @@ class FreeLB(PerturbationDefence):
         super().__init__(model, optimizer, settings)
         self.totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
         self.clock = share_dropout_masks(model) if settings.freelb_shared_dropout else None
-        passed = _Pass(model, self.totals, list(optimizer.parameters))
+        passed = _Pass(model, self.totals, list(optimizer.parameters), self.loss_scale)
         perturbation, step_size, bound, *batch = pass_shapes(self)
         self.one_pass = self.graph(passed, perturbation, step_size, bound, [], *batch)
 

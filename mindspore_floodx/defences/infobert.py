@@ -22,6 +22,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ..layers import Linear
+from ..loss_scale import LossScale
 from ..optim import AdamW
 from .perturbation import PerturbationDefence, Totals, ascend, norms, pass_shapes
 
@@ -108,10 +109,19 @@ class Scorer(nn.Cell):
 
 
 class _Objective(nn.Cell):
-    """share (CE + beta CLUB) - share_nce InfoNCE + share NLL, and CE by the probe."""
+    """share (CE + beta CLUB) - share_nce InfoNCE + share NLL, and CE by the probe; a loss scale is of the shares."""
 
-    def __init__(self, model: BertForSequenceClassification, gaussian: Gaussian, scorer: Scorer, probe, beta: float):
+    def __init__(
+        self,
+        model: BertForSequenceClassification,
+        gaussian: Gaussian,
+        scorer: Scorer,
+        probe,
+        beta: float,
+        loss_scale: LossScale | None,
+    ):
         super().__init__(auto_prefix=False)
+        self.loss_scale = loss_scale
         self.model, self.gaussian, self.scorer, self.probe, self.beta = model, gaussian, scorer, probe, beta
         self.nonzero = ops.NonZero()
 
@@ -125,6 +135,8 @@ class _Objective(nn.Cell):
         likelihood = self.gaussian.negative_log_likelihood(words, embedded, real)
         rows = self.nonzero(chosen.reshape(-1)[places]).astype(ms.int32).reshape(-1)
         lower = self.scorer.lower_bound(ops.gather(embedded, rows, 0), sentences, places[rows] // input_ids.shape[1])
+        if self.loss_scale is not None:
+            share, share_nce = share * self.loss_scale.scale, share_nce * self.loss_scale.scale
         return share * (loss + self.beta * upper + likelihood) - share_nce * lower + self.probe * loss
 
 
@@ -164,8 +176,11 @@ class _Pass(nn.Cell):
             perturbation, share, share_nce, chosen, *batch
         )
         added = self.models(by_weights[: self.count]), self.own(by_weights[self.count : -1])
-        following = ascend(perturbation, by_inputs[0], step_size, bound)
-        return ops.depend(by_weights[-1], added), following, anchored(by_inputs[0], batch[1], self.low, self.high)
+        gradient = by_inputs[0]
+        if self.objective.loss_scale is not None:
+            gradient = self.objective.loss_scale.of_perturbation(gradient)
+        following = ascend(perturbation, gradient, step_size, bound)
+        return ops.depend(by_weights[-1], added), following, anchored(gradient, batch[1], self.low, self.high)
 
 
 class InfoBERT(PerturbationDefence):
@@ -179,12 +194,14 @@ class InfoBERT(PerturbationDefence):
         size = model.config.hidden_size
         self.gaussian, self.scorer = Gaussian(size, generator), Scorer(size, generator)
         estimators = nn.CellList([self.gaussian, self.scorer])
-        self.own_optimizer = AdamW(estimators.trainable_params(), settings.infobert_learning_rate, weight_decay=0.0)
+        self.own_optimizer = AdamW(
+            estimators.trainable_params(), settings.infobert_learning_rate, weight_decay=0.0, loss_scale=self.loss_scale
+        )
         weights = [*optimizer.parameters, *self.own_optimizer.parameters]
         self.totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
         own_totals, self.apply_own = self.steps_along(self.own_optimizer, None)
         probe = Parameter(Tensor(0.0, ms.float32), name="probe")
-        objective = _Objective(model, self.gaussian, self.scorer, probe, settings.infobert_beta)
+        objective = _Objective(model, self.gaussian, self.scorer, probe, settings.infobert_beta, self.loss_scale)
         quantiles = settings.infobert_low, settings.infobert_high
         perturbation, step_size, bound, *batch = pass_shapes(self)
         passed = _Pass(objective, self.totals, own_totals, weights, quantiles)

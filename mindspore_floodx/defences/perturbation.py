@@ -21,6 +21,7 @@ from .. import distributed
 from ..accordance_cells import Zero
 from ..accumulation import ApplyTotals, Totals, assign_add
 from ..flooding import ClassificationLoss
+from ..loss_scale import LossScale, loss_scale_of
 from ..run_state import set_values, values
 from .base import Batch, Defence, batch_shapes, tensors
 
@@ -71,36 +72,44 @@ def ascend(perturbation, gradient, step_size, bound):
 class Ascent(nn.Cell):
     """delta <- Pi(delta + a g / |g|) with g the loss's gradient by the perturbation delta alone."""
 
-    def __init__(self, loss: nn.Cell):
+    def __init__(self, loss: nn.Cell, loss_scale: LossScale | None = None):
         super().__init__(auto_prefix=False)
-        self.loss = _AtPerturbation(loss)
+        self.loss, self.loss_scale = _AtPerturbation(loss, loss_scale), loss_scale
         self.gradient = ops.GradOperation()
 
     def construct(self, perturbation, step_size, bound, *batch):
         gradient = self.gradient(self.loss)(perturbation, *batch)
+        if self.loss_scale is not None:
+            gradient = self.loss_scale.of_perturbation(gradient)
         return ascend(perturbation, gradient, step_size, bound)
 
 
 class _AtPerturbation(nn.Cell):
-    """The loss with the perturbation as its first input."""
+    """The loss, scaled, with the perturbation as its first input."""
 
-    def __init__(self, loss: nn.Cell):
+    def __init__(self, loss: nn.Cell, loss_scale: LossScale | None):
         super().__init__(auto_prefix=False)
-        self.loss = loss
+        self.loss, self.loss_scale = loss, loss_scale
 
     def construct(self, perturbation, input_ids, attention_mask, token_type_ids, labels):
-        return self.loss(input_ids, attention_mask, token_type_ids, labels, perturbation)
+        loss = self.loss(input_ids, attention_mask, token_type_ids, labels, perturbation)
+        return loss if self.loss_scale is None else loss * self.loss_scale.scale
 
 
 class _Probed(nn.Cell):
-    """(share + probe) J, with a `probe` that is always 0: share grad J by the weights and J by the probe."""
+    """(share + probe) J, with a `probe` that is always 0: share grad J by the weights and J by the probe.
 
-    def __init__(self, loss: nn.Cell, probe: Parameter):
+    A loss scale is a factor of the share.
+    """
+
+    def __init__(self, loss: nn.Cell, probe: Parameter, loss_scale: LossScale | None):
         super().__init__(auto_prefix=False)
-        self.loss, self.probe = loss, probe
+        self.loss, self.probe, self.loss_scale = loss, probe, loss_scale
 
     def construct(self, perturbation, share, input_ids, attention_mask, token_type_ids, labels):
         loss = self.loss(input_ids, attention_mask, token_type_ids, labels, perturbation)
+        if self.loss_scale is not None:
+            share = share * self.loss_scale.scale
         return (share + self.probe) * loss
 
 
@@ -109,13 +118,22 @@ class AccumulatedGradient(nn.Cell):
 
     The perturbation is added to the rows of the word embeddings, so its gradient is that of these rows as well: only
     they are added to the embeddings' total, half of MiniLM's weights, and the others stay as they are.
+
+    With a loss scale the totals are scaled, and the gradient by the perturbation that is returned is not.
     """
 
-    def __init__(self, model: BertForSequenceClassification, totals: Totals, weights: list[Parameter]):
+    def __init__(
+        self,
+        model: BertForSequenceClassification,
+        totals: Totals,
+        weights: list[Parameter],
+        loss_scale: LossScale | None = None,
+    ):
         super().__init__(auto_prefix=False)
+        self.loss_scale = loss_scale
         probe = Parameter(Tensor(0.0, ms.float32), name="probe")
         words = model.bert.embeddings.word_embeddings.embedding_table
-        self.probed = _Probed(ClassificationLoss(model), probe)
+        self.probed = _Probed(ClassificationLoss(model), probe, loss_scale)
         self.weights_and_probe = ParameterTuple((*(each for each in weights if each is not words), probe))
         pairs = list(zip(weights, totals.totals, strict=True))
         self.totals = ParameterTuple(total for each, total in pairs if each is not words)
@@ -130,6 +148,8 @@ class AccumulatedGradient(nn.Cell):
         for total in self.of_words:
             rows = by_inputs[0].reshape((-1, total.shape[1]))
             loss = ops.depend(loss, ops.scatter_add(total, input_ids.reshape(-1), rows))
+        if self.loss_scale is not None:
+            return loss, self.loss_scale.of_perturbation(by_inputs[0])
         return loss, by_inputs[0]
 
 
@@ -153,6 +173,7 @@ class PerturbationDefence(Defence):
         self.step_size = Tensor(settings.adversarial_step_size, ms.float32)
         self.bound = Tensor(settings.adversarial_bound or math.inf, ms.float32)
         self.forward_passes = self.backward_passes = self.steps
+        self.loss_scale = loss_scale_of(optimizer)
         self.steps_taken = 0
         self.share, self.part, self.is_last = 1.0, 0, True
         self.cells: list[Any] = []

@@ -27,7 +27,7 @@ class PGD(PerturbationDefence):
     def __init__(self, model: BertForSequenceClassification, optimizer: nn.Optimizer, settings: TrainSettings):
         super().__init__(model, optimizer, settings)
         self.forward_passes = self.backward_passes = self.steps + 1
-        self.ascent = self.graph(Ascent(ClassificationLoss(model)), *pass_shapes(self))
+        self.ascent = self.graph(Ascent(ClassificationLoss(model), self.loss_scale), *pass_shapes(self))
         if self.division.is_whole:
             self.step = self.graph(
                 FloodingTrainOneStepCell(ClassificationLoss(model), optimizer, max_grad_norm=settings.max_grad_norm),
@@ -36,7 +36,7 @@ class PGD(PerturbationDefence):
             )
         else:
             totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
-            last_pass = AccumulatedGradient(model, totals, list(optimizer.parameters))
+            last_pass = AccumulatedGradient(model, totals, list(optimizer.parameters), self.loss_scale)
             self.last_pass = self.graph(last_pass, self.perturbation_shape(), [], *batch_shapes())
 
     def passes(self, start: Tensor, batch: tuple[Tensor, ...]) -> list[Tensor]:

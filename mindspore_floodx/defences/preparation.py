@@ -35,6 +35,7 @@ TRAINING = (
     "weight_decay",
     "adam_epsilon",
     "max_grad_norm",
+    "precision",
     "seed",
 )
 ASCENT = ("adversarial_steps", "adversarial_step_size", "adversarial_init", "adversarial_bound")
@@ -180,13 +181,15 @@ class _Auxiliary:
 
     def train(self, examples: np.ndarray, epoch: int, title: str) -> None:
         order = examples[epoch_order(len(examples), self.settings.seed, epoch)]
-        if not self.division.is_whole:
-            for batch in self._batches(order, title):
-                self.step([(part.share, tensors(part.batch)) for part in self.division.parts(batch)])
-            return
-        self.step.set_train()
+        if self.division.is_whole:
+            self.step.set_train()
         for batch in self._batches(order, title):
-            self.step(*tensors(batch)).asnumpy()
+            if self.division.is_whole:
+                self.step(*tensors(batch)).asnumpy()
+            else:
+                self.step([(part.share, tensors(part.batch)) for part in self.division.parts(batch)])
+            if self.optimizer.dynamic_loss_scale is not None:
+                self.optimizer.dynamic_loss_scale.end_step()
 
     def losses(self, examples: np.ndarray, title: str | None = None, perturbed: bool = False) -> np.ndarray:
         """Returns the losses of these examples, with dropout off; `perturbed` after the steps of ascent."""

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from ..loss_scale import LossScale
 from .perturbation import (
     AccumulatedGradient,
     PerturbationDefence,
@@ -39,9 +40,15 @@ class _Tokens(nn.Cell):
 class _Pass(nn.Cell):
     """Adds share grad CE to the totals; returns CE, the next sentence part and the next token part."""
 
-    def __init__(self, model: BertForSequenceClassification, totals: Totals, weights: list[Parameter]):
+    def __init__(
+        self,
+        model: BertForSequenceClassification,
+        totals: Totals,
+        weights: list[Parameter],
+        loss_scale: LossScale | None,
+    ):
         super().__init__(auto_prefix=False)
-        self.gradient = AccumulatedGradient(model, totals, weights)
+        self.gradient = AccumulatedGradient(model, totals, weights, loss_scale)
 
     def construct(self, sentence, tokens, step_size, bound, share, *batch):
         loss, gradient = self.gradient(sentence + tokens, share, *batch)
@@ -54,13 +61,18 @@ class _Pass(nn.Cell):
 
 
 class _Keep(nn.Cell):
-    """G[ids] += token part; the parts of a word that occurs several times add up. At padding the part is 0."""
+    """G[ids] += token part; the parts of a word that occurs several times add up. At padding the part is 0.
 
-    def __init__(self, table: Parameter):
+    A step that was skipped leaves the table as it is.
+    """
+
+    def __init__(self, table: Parameter, loss_scale: LossScale | None):
         super().__init__(auto_prefix=False)
-        self.table = table
+        self.table, self.loss_scale = table, loss_scale
 
     def construct(self, input_ids, tokens):
+        if self.loss_scale is not None:
+            tokens = tokens * (self.loss_scale.overflowed == 0).astype(ms.float32)
         return ops.scatter_add(self.table, input_ids.reshape(-1), tokens.reshape((-1, self.table.shape[1])))
 
 
@@ -81,9 +93,9 @@ class TAVAT(PerturbationDefence):
         self.totals, self.apply = self.steps_along(optimizer, settings.max_grad_norm)
         perturbation, step_size, bound, *batch = pass_shapes(self)
         self.first_tokens = self.graph(_Tokens(self.table), batch[0], batch[1])
-        passed = _Pass(model, self.totals, list(optimizer.parameters))
+        passed = _Pass(model, self.totals, list(optimizer.parameters), self.loss_scale)
         self.one_pass = self.graph(passed, perturbation, perturbation, step_size, bound, [], *batch)
-        self.keep = self.graph(_Keep(self.table), batch[0], perturbation)
+        self.keep = self.graph(_Keep(self.table, self.loss_scale), batch[0], perturbation)
 
     def passes(self, start: Tensor, batch: tuple[Tensor, ...]) -> list[Tensor]:
         losses = []
@@ -94,8 +106,8 @@ class TAVAT(PerturbationDefence):
             loss, *following = self.one_pass(sentence, tokens, self.step_size, self.bound, share, *batch)
             losses.append(loss)
         self.perturbation = sentence + tokens
-        self.keep(batch[0], tokens)
         self.apply()
+        self.keep(batch[0], tokens)
         return losses
 
     def learned(self) -> list[Parameter]:
