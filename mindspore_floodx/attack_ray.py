@@ -8,9 +8,7 @@ repetitions are off, so that no example is ever counted twice.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import pickle
-import platform
 import sys
 import time
 from collections import deque
@@ -24,44 +22,14 @@ from tqdm import tqdm
 from . import ray_cluster
 from .attack_job import AttackJob
 from .attack_nodes import SentJob, must_be_same, places_of_files, read_files
-from .attack_pool import Bench, Job, Worker, WorkerPool, failure, in_order
+from .attack_pool import Job, Worker, WorkerPool, in_order
+from .attack_ray_worker import Served, processor
 from .attack_workers import number_of_workers
 from .errors import UserError
 
 POLL_SECONDS = 2.0  # how often the cluster is looked at while nothing happens
 NOTICE_SECONDS = 30.0  # without a node that works: how long until a line says so,
 WAIT_SECONDS = 600.0  # and until the run gives up
-
-
-class _Served:
-    """The process on a node: a `Bench` behind Ray's calls, which come one after the other."""
-
-    def __init__(self) -> None:
-        self._bench = Bench()
-
-    def where(self) -> tuple[str, str]:
-        """Answers with the node (its address and the beginning of its id), and its processor."""
-        import ray
-        from ray.util import get_node_ip_address
-
-        return f"{get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:6]})", processor()
-
-    def prepare(self, number: int, packed: bytes, files: dict[str, Any]) -> tuple[str, Any]:
-        """Prepares a pickled job; `files` are references to the contents that a `SentJob` may need."""
-        import ray
-
-        try:
-            job = pickle.loads(packed)  # noqa: S301 - from the process that started this one
-        except Exception as error:  # a module that is not installed here
-            return failure("refused", error)
-        if files:
-            fetch = {name: functools.partial(ray.get, reference) for name, reference in files.items()}
-            job = dataclasses.replace(job, files=fetch)
-        return self._bench.prepare(number, job)
-
-    def attack(self, example: Any) -> tuple[str, Any]:
-        """Attacks an example."""
-        return self._bench.attack(example)
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -148,7 +116,7 @@ class RayWorkers(WorkerPool[_Actor]):
     def _spawn(self) -> _Actor:
         options = {"num_cpus": self._threads, "num_gpus": int(self._gpu), "max_restarts": 0, "max_task_retries": 0}
         # Each beside the others as far as there is room, so that the nodes end together.
-        handle = self._ray.remote(_Served).options(**options, scheduling_strategy="SPREAD").remote()
+        handle = self._ray.remote(Served).options(**options, scheduling_strategy="SPREAD").remote()
         return _Actor(started=time.perf_counter(), handle=handle, answers=deque([handle.where.remote()]))
 
     def _send_job(self, worker: _Actor, number: int, job: Job) -> None:
@@ -236,16 +204,6 @@ class RayWorkers(WorkerPool[_Actor]):
         return worker.error
 
 
-def processor() -> str:
-    """Returns the name of this machine's processor, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
 def _say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
@@ -257,4 +215,4 @@ def _reason(error: Exception) -> str:
         if mark in text:
             text = text.partition(mark)[2]
             break
-    return text[:300].rstrip(" .")
+    return text.partition(" Some common causes")[0][:300].rstrip(" .")

@@ -67,6 +67,7 @@ def connect(address: str, cpus: int | None = None) -> None:
         with _handlers_kept():
             ray.init(address, log_to_driver=False, logging_level="CRITICAL", runtime_env=environment, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        disconnect()  # what came into being before the failure
         raise UserError(_explain(error, address)) from error
 
 
