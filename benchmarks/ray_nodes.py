@@ -221,7 +221,7 @@ def report(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
     cut = next(row for row in rows if row["run"] == "a node vanishes")
     return (
         f"# Attacks over several machines\n\n{arguments.attack} (stand-in resources) on {arguments.run.name}, three "
-        "network namespaces of one machine joined by a bridge: a head that does no work, and two nodes with a CPU each, "
+        "network namespaces of one machine joined by a bridge: a head that does no work, and two nodes with a CPU, "
         "on which the model's folder cannot be seen.\n\n"
         + tabulate(cells, heads, tablefmt="github", disable_numparse=True)
         + f"\n\n- *killed*: the command got SIGKILL after {killed['killed_after']} examples and was given again.\n"
