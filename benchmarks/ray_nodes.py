@@ -55,6 +55,7 @@ class Host:
         for words in (["lo", "up"], ["eth0", "up"]):
             sh("ip", "-n", name, "link", "set", *words)
         sh("ip", "-n", name, "address", "add", f"{NET}.{number}/24", "dev", "eth0")
+        sh("ip", "-n", name, "route", "add", "default", "via", f"{NET}.254")  # nobody: Ray finds its own address by it
         mounts = "; ".join(f"mkdir -p '{path}'; mount -t tmpfs tmpfs '{path}'" for path in hidden)
         script = f"hostname {name}; {mounts}; echo ready; exec sleep infinity"
         self.holder = subprocess.Popen(
@@ -244,6 +245,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.threads, load = 1, os.getloadavg()[0]
     os.environ.update(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), TQDM_MININTERVAL="20", RAY_USAGE_STATS_ENABLED="0")
+    os.environ["RAY_raylet_start_wait_time_s"] = "600"  # a busy machine
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments, Path(folder))
     text = report(arguments, rows)

@@ -54,6 +54,8 @@ def connect(address: str, cpus: int | None = None) -> None:
             that cluster, or the versions of Ray or Python differ.
     """
     ray = import_ray()
+    if ray.is_initialized():
+        raise UserError("this process is connected to a Ray cluster already; call ray.shutdown() before the attack")
     check_address(address)
     if address == AUTO:
         address = os.environ.get("RAY_ADDRESS") or AUTO
