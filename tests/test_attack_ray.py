@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import http.server
 import json
 import os
@@ -33,8 +34,12 @@ from mindspore_floodx.errors import UserError  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def cluster():
+# light_jobs by its name, which the nodes know, not as `__main__`
+LIGHT = "from light_jobs import main; from mindspore_floodx.errors import run_command; run_command(main)"
+
+
+@contextlib.contextmanager
+def two_nodes():
     """A head and another node, with a CPU each."""
     from ray.cluster_utils import Cluster
 
@@ -42,12 +47,19 @@ def cluster():
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_enable_worker_prestart", "0")
-        small = {"object_store_memory": 80 << 20, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **small})
-        cluster.add_one = lambda: cluster.add_node(num_cpus=1, **small)
+        patch.setenv("RAY_raylet_start_wait_time_s", "300")
+        small = {"object_store_memory": 80 << 20, "include_dashboard": False, "num_cpus": 1}
+        cluster = Cluster(initialize_head=True, head_node_args=small)
+        cluster.add_one = lambda: cluster.add_node(**small)
         cluster.other = cluster.add_one()
         yield cluster
         cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with two_nodes() as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -99,9 +111,7 @@ def test_an_example_that_ends_every_worker(cluster, short_waits):
 
 def test_a_killed_command_goes_on_from_its_journal(cluster, tmp_path):
     folder, log = tmp_path / "a", tmp_path / "log"
-    # by its name, which the nodes know, not as `__main__`
-    main = "from light_jobs import main; from mindspore_floodx.errors import run_command; run_command(main)"
-    words = ["-c", main, folder, cluster.address, 0.05]
+    words = ["-c", LIGHT, folder, cluster.address, 0.05]
     command = Command(*words)
     assert wait_for_lines(command, folder / "examples.jsonl", 8), command.end()[1]
     command.process.kill()
@@ -197,3 +207,36 @@ def test_a_head_that_goes_ends_the_run_with_a_sentence(monkeypatch):
     with pytest.raises(UserError, match="^the head of the Ray cluster at .* has gone; what is finished is kept"):
         workers._look()
     assert time.monotonic() - began < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, status, said", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_command_that_is_told_to_stop(cluster, tmp_path, number, status, said):
+    command = Command("-c", LIGHT, tmp_path / "a", cluster.address, 0.5)
+    assert wait_for_lines(command, tmp_path / "a" / "examples.jsonl", 3), command.end()[1]
+    command.signal_all(number) if number == signal.SIGINT else command.process.send_signal(number)
+    assert command.end() == (status, f"stopped by {said}\n")
+
+
+@pytest.mark.slow
+def test_a_head_that_is_killed_and_a_cluster_of_ones_own(tmp_path, monkeypatch):
+    """Every process of the cluster is killed in the midst; the command goes on in another cluster."""
+    path = tmp_path / "a" / "examples.jsonl"
+    with two_nodes() as cluster:
+        command = Command("-c", LIGHT, tmp_path / "a", cluster.address, 0.5)
+        assert wait_for_lines(command, path, 3), command.end()[1]
+        cluster.head_node.kill_gcs_server()
+        began = time.monotonic()
+        status, err = command.end()
+        print(err)
+        assert time.monotonic() - began < 30
+        assert status == 2 and "has gone; what is finished is kept" in err and "Traceback" not in err
+    done = len(read_records(path))
+    assert 3 <= done < len(EXAMPLES)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
+    journal = Journal(tmp_path / "a", {}, "ff", [example.id for example in EXAMPLES])
+    assert len(journal.done) == done
+    with RayWorkers("local", 1) as workers:
+        attack_examples((workers, LightJob()), EXAMPLES, journal, progress=False)
+        assert sum(workers.examples_by_node.values()) == len(EXAMPLES) - done
+    assert len(journal.done) == len(EXAMPLES)
