@@ -58,10 +58,11 @@ def connect(address: str, cpus: int | None = None) -> None:
         raise UserError("this process is connected to a Ray cluster already; call ray.shutdown() before the attack")
     check_address(address)
     if address == AUTO:
-        address = os.environ.get("RAY_ADDRESS") or AUTO
+        address = os.environ.get("RAY_ADDRESS") or _only_one(_clusters_here())
         check_address(address)
     if address not in (AUTO, LOCAL):
         _demand_server(address)
+        _demand_node(address)
     options: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == LOCAL else {}
     code = [str(Path(spec.origin).parent) for name in CODE if (spec := importlib.util.find_spec(name)) and spec.origin]
     environment = {"py_modules": code, "excludes": ["__pycache__/", "*.pyc"]}
@@ -108,18 +109,65 @@ def _demand_server(address: str) -> None:
         )
 
 
+def _clusters_here() -> set[str] | None:
+    """The heads, as host:port, of the clusters of which this machine is a node; None where the system has no /proc."""
+    if not Path("/proc/self/cmdline").exists():
+        return None
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_text(encoding="utf-8", errors="replace").split("\0")
+        except OSError:  # it has ended
+            continue
+        if Path(words[0]).name == "raylet":
+            found |= {word.partition("=")[2] for word in words if word.startswith("--gcs-address=")}
+    return found
+
+
+def _only_one(clusters: set[str] | None) -> str:
+    if clusters is None:
+        return AUTO
+    if not clusters:
+        raise UserError("this machine is no node of a Ray cluster; make it one with `ray start`, or give --ray local")
+    if len(clusters) > 1:
+        raise UserError(
+            f"this machine is a node of {len(clusters)} Ray clusters; give the address of one of them with --ray: "
+            f"{', '.join(sorted(clusters))}"
+        )
+    return clusters.pop()
+
+
+def _demand_node(address: str) -> None:
+    """On a machine that is no node of the cluster Ray aborts the process, with a stack trace in C++."""
+    clusters = _clusters_here()
+    if clusters is None:
+        return
+    host, _, port = address.rpartition(":")
+    for known in clusters:
+        its_host, _, its_port = known.rpartition(":")
+        if port == its_port and (_numbers(host) & _numbers(its_host) or _is_loopback(host)):
+            return
+    raise UserError(
+        f"this machine is no node of the Ray cluster at {address}; make it one with `ray start --address={address}` "
+        "(with --num-cpus=0 it does no work)"
+    )
+
+
+def _numbers(host: str) -> set[str]:
+    with contextlib.suppress(OSError):
+        return {str(each[4][0]) for each in socket.getaddrinfo(host.strip("[]"), None)}
+    return {host}
+
+
+def _is_loopback(host: str) -> bool:
+    return any(number.startswith("127.") or number == "::1" for number in _numbers(host))
+
+
 def _explain(error: Exception, address: str) -> str:
     text = str(error)
     if "Version mismatch" in text:
         versions = "; ".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
         return f"{versions}; install the same Ray and Python on this machine and on the cluster's"
-    if address == AUTO:
-        return "this machine is no node of a Ray cluster; start one with `ray start`, or give --ray host:port"
-    if isinstance(error, ConnectionError | RuntimeError) and "node" in text.lower():
-        return (
-            f"this machine is no node of the Ray cluster at {address}; make it one with "
-            f"`ray start --address={address}` (with --num-cpus=0 it does no work)"
-        )
     return f"cannot connect to Ray at {address}: {' '.join(text.split())[:300]}"
 
 

@@ -167,6 +167,28 @@ def test_other_versions(cluster, monkeypatch):
         ray_cluster.connect(cluster.address)
 
 
+def test_this_machine_is_no_node_or_one_of_several(cluster, monkeypatch):
+    assert cluster.address in ray_cluster._clusters_here()
+    port = cluster.address.rpartition(":")[2]
+    ray_cluster._demand_node(f"localhost:{port}")
+    with pytest.raises(
+        UserError, match=f"^this machine is no node of the Ray cluster at 192.0.2.1:{port}; make it one"
+    ):
+        ray_cluster._demand_node(f"192.0.2.1:{port}")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_cluster, "_clusters_here", lambda: set())
+    with pytest.raises(
+        UserError, match="^this machine is no node of the Ray cluster at .*ray start --address=.*num-cpus=0"
+    ):
+        ray_cluster.connect(cluster.address)
+    with pytest.raises(UserError, match="^this machine is no node of a Ray cluster; make it one with `ray start`, or"):
+        ray_cluster.connect("auto")
+    monkeypatch.setattr(ray_cluster, "_clusters_here", lambda: {"a:1", "b:2"})
+    with pytest.raises(UserError, match="^this machine is a node of 2 Ray clusters; give .* with --ray: a:1, b:2$"):
+        ray_cluster.connect("auto")
+    assert not ray.is_initialized()
+
+
 @pytest.mark.parametrize("address", ["nonsense", "ray://here:10001", "host:", ":6379", "host:99999", "host:x"])
 def test_what_is_no_address(address):
     with pytest.raises(UserError, match=f"^the Ray address must be auto, local or host:port, not '{address}'"):
