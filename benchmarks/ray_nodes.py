@@ -5,8 +5,8 @@
 Needs root, Linux and the package ray. The machines are three network namespaces of this one, joined by a bridge: a
 head on which the command runs and which does no work, and two nodes with a CPU each. Each has its own host name,
 /tmp/ray and /dev/shm, and on the nodes the folder of the run is hidden, so that the model can only come through Ray.
-The same command runs four times: alone, over both nodes, killed in the midst and given again, and with the link of a
-node cut in the midst. Compared are the files of results, byte for byte.
+The same command runs four times: in one process, beside it over both nodes, then killed in the midst and given again,
+and with the link of a node cut in the midst. Compared are the files of results, byte for byte.
 """
 
 from __future__ import annotations
@@ -152,10 +152,11 @@ class Runs:
     def row(self, name: str, began: float, **more: Any) -> dict[str, Any]:
         content = self.path(name).read_bytes()
         summary = json.loads(self.path(name).with_name("summary.json").read_text(encoding="utf-8"))
-        print(f"{name}: {lines(self.path(name))} results", flush=True)
+        sha256 = hashlib.sha256(content).hexdigest()
+        print(f"{name}: {lines(self.path(name))} results, {sha256}", flush=True)
         return {
             "run": name,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": sha256,
             "examples": summary["num_examples"],
             "accuracy_under_attack": summary["accuracy_under_attack"],
             "avg_queries": summary["avg_queries"],
@@ -167,19 +168,17 @@ class Runs:
 
 def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     runs, rows = Runs(arguments, folder), []
-    began = time.monotonic()
-    runs.end(runs.start("one process"))
-    rows.append(runs.row("one process", began))
-    total = rows[0]["examples"]
-    # What does not depend on the run, so that each begins with the attack.
-    for name in ("two nodes", "a node vanishes", "killed"):
+    for name in ("one process", "two nodes", "killed", "a node vanishes"):
         (folder / name / "attacks").mkdir(parents=True)
-        for file in (folder / "one process" / "attacks").glob("clean*"):
+        for file in (arguments.run / "attacks").glob("clean*"):  # is measured anew where it does not fit
             shutil.copy(file, folder / name / "attacks")
     with cluster(arguments.run.resolve()) as (head, nodes):
         began = time.monotonic()
-        runs.end(runs.start("two nodes", head))
-        rows.append(runs.row("two nodes", began))
+        alone, both = runs.start("one process"), runs.start("two nodes", head)
+        for name, command in (("one process", alone), ("two nodes", both)):
+            runs.end(command)
+            rows.append(runs.row(name, began))
+        total = rows[0]["examples"]
 
         began = time.monotonic()
         command = runs.start("killed", head)
@@ -246,6 +245,7 @@ def main() -> None:
     arguments.threads, load = 1, os.getloadavg()[0]
     os.environ.update(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), TQDM_MININTERVAL="20", RAY_USAGE_STATS_ENABLED="0")
     os.environ["RAY_raylet_start_wait_time_s"] = "600"  # a busy machine
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # what others take of this machine's memory is not the nodes'
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments, Path(folder))
     text = report(arguments, rows)

@@ -101,6 +101,7 @@ class WorkerPool(ABC, Generic[W]):
     ready for examples. `examples_by_node` counts records by the machine that made them, where there are several.
     """
 
+    failed_starts_allowed = ENDS_ALLOWED  # one after the other
     hint = ""  # what may be the matter when workers end before they are ready
 
     def __init__(self) -> None:
@@ -226,7 +227,7 @@ class WorkerPool(ABC, Generic[W]):
             return content
         if kind == "ready":
             if content == self._job_number:
-                worker.ready = True
+                worker.ready, self._failed_starts = True, 0
                 self.starting_seconds.append(time.perf_counter() - worker.started)
             return None
         sentence, trace = content
@@ -241,8 +242,10 @@ class WorkerPool(ABC, Generic[W]):
         how = self._how_it_ended(worker)
         if not worker.ready:
             self._failed_starts += 1
-            if self._failed_starts == ENDS_ALLOWED:
-                raise UserError(f"{ENDS_ALLOWED} worker processes ended before they were ready ({how}){self.hint}")
+            if self._failed_starts >= self.failed_starts_allowed:
+                raise UserError(
+                    f"{self._failed_starts} worker processes ended before they were ready ({how}){self.hint}"
+                )
         return worker.example, how
 
 

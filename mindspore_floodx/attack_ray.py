@@ -22,7 +22,7 @@ from tqdm import tqdm
 from . import ray_cluster
 from .attack_job import AttackJob
 from .attack_nodes import SentJob, must_be_same, places_of_files, read_files
-from .attack_pool import Job, Worker, WorkerPool, in_order
+from .attack_pool import ENDS_ALLOWED, Job, Worker, WorkerPool, in_order
 from .attack_ray_worker import Served, processor
 from .attack_workers import number_of_workers
 from .errors import UserError
@@ -171,6 +171,7 @@ class RayWorkers(WorkerPool[_Actor]):
             )
         count = ray_cluster.places(self._ray, self._threads, self._gpu)
         self._count = count if self._most is None else min(self._most, count)
+        self.failed_starts_allowed = ENDS_ALLOWED * max(1, self._count)  # a node may be short of memory for a while
         self._looked = time.monotonic()
         idle = self._looked - self._working
         if self._working and idle > WAIT_SECONDS:
