@@ -74,8 +74,7 @@ class RayWorkers(WorkerPool[_Actor]):
         with ExitStack() as context:
             self._ray = ray_cluster.import_ray()
             context.enter_context(ray_cluster.quiet())
-            cpus = self._most * self._threads if self._most else None
-            ray_cluster.connect(self.address, cpus)
+            ray_cluster.connect(self.address)
             context.callback(ray_cluster.disconnect)
             self._head = ray_cluster.head_of(self._ray)
             self._look()

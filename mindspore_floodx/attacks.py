@@ -125,7 +125,7 @@ def attack(
         workers: processes that attack; 1, the default, is this process alone, ``auto`` as many as there are cores.
             Given as `attack_workers.Workers` or `attack_ray.RayWorkers` they are kept for further calls. The results
             do not depend on it.
-        ray: address of a Ray cluster (``auto``, ``host:port`` or ``local``) whose nodes attack, with `workers`
+        ray: address of a Ray cluster (``auto`` or ``host:port``) whose nodes attack, with `workers`
             processes at most; by default with as many as they have CPUs for.
         device: ``CPU`` or ``GPU``, of the attacked model.
         without: names of the savings that are switched off, see `attack_savings`; the results are the same.

@@ -15,7 +15,7 @@ from unittest import mock
 
 from .errors import UserError
 
-AUTO, LOCAL = "auto", "local"
+AUTO = "auto"
 CODE = ("mindspore_floodx", "ckpt_convert")  # packages that are sent to the nodes
 _CONNECT_SECONDS = 5.0
 # HTTP/2's opening words and an empty frame of settings: what speaks gRPC, as Ray does, answers with such a frame.
@@ -41,13 +41,12 @@ def import_ray() -> Any:
     return ray
 
 
-def connect(address: str, cpus: int | None = None) -> None:
+def connect(address: str) -> None:
     """Connects this process to a cluster; the package's code is sent to whatever node works for it.
 
     Args:
-        address: ``host:port`` of the cluster's head; ``auto`` for $RAY_ADDRESS or the cluster of which this machine is
-            a node; ``local`` for one of this process's own, on this machine, that ends with it.
-        cpus: CPUs of a local cluster; by default all.
+        address: ``host:port`` of the cluster's head, or ``auto`` for $RAY_ADDRESS or the cluster of which this machine
+            is a node.
 
     Raises:
         UserError: ray is not installed, nothing or something else answers at the address, this machine is no node of
@@ -60,15 +59,14 @@ def connect(address: str, cpus: int | None = None) -> None:
     if address == AUTO:
         address = os.environ.get("RAY_ADDRESS") or _only_one(_clusters_here())
         check_address(address)
-    if address not in (AUTO, LOCAL):
+    if address != AUTO:
         _demand_server(address)
         _demand_node(address)
-    options: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == LOCAL else {}
     code = [str(Path(spec.origin).parent) for name in CODE if (spec := importlib.util.find_spec(name)) and spec.origin]
     environment = {"py_modules": code, "excludes": ["__pycache__/", "*.pyc"]}
     try:
         with _handlers_kept():
-            ray.init(address, log_to_driver=False, logging_level="CRITICAL", runtime_env=environment, **options)
+            ray.init(address, log_to_driver=False, logging_level="CRITICAL", runtime_env=environment)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         disconnect()  # what came into being before the failure
         raise UserError(_explain(error, address)) from error
@@ -78,14 +76,14 @@ def check_address(address: str) -> None:
     """Refuses what is no address.
 
     Raises:
-        UserError: neither ``auto``, ``local`` nor ``host:port``.
+        UserError: neither ``auto`` nor ``host:port``.
     """
-    if address in (AUTO, LOCAL):
+    if address == AUTO:
         return
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(
-            f"the Ray address must be auto, local or host:port, not {address!r}; `ray start --head` prints host:port"
+            f"the Ray address must be auto or host:port, not {address!r}; `ray start --head` prints host:port"
         )
 
 
@@ -128,7 +126,7 @@ def _only_one(clusters: set[str] | None) -> str:
     if clusters is None:
         return AUTO
     if not clusters:
-        raise UserError("this machine is no node of a Ray cluster; make it one with `ray start`, or give --ray local")
+        raise UserError("this machine is no node of a Ray cluster; make it one with `ray start`, or leave --ray out")
     if len(clusters) > 1:
         raise UserError(
             f"this machine is a node of {len(clusters)} Ray clusters; give the address of one of them with --ray: "
@@ -172,7 +170,7 @@ def _explain(error: Exception, address: str) -> str:
 
 
 def disconnect() -> None:
-    """Leaves the cluster; a local one ends."""
+    """Leaves the cluster."""
     with _handlers_kept():
         import_ray().shutdown()
 

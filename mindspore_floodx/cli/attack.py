@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add("--calibration-file", metavar="FILE", help="labelled text for --calibrate (default: half the evaluation set)")
     add("--threads", type=int, default=1, help="CPU threads of each process (default 1)")
     add("--workers", type=number_or("auto"), metavar="N|auto", help="processes; auto: cores (default 1; --ray: auto)")
-    add("--ray", metavar="ADDRESS", help="attack on the nodes of a Ray cluster: auto, local or host:port")
+    add("--ray", metavar="ADDRESS", help="attack on the nodes of a Ray cluster: auto or host:port")
     add("--device", default="CPU", metavar="CPU|GPU", help="where the attacked model runs (default CPU)")
     add("--without", nargs="+", default=[], metavar="NAME", help=f"switch off savings of work: {', '.join(SAVINGS)}")
     add("--output-dir", help="gets attacks/<attack>/ (default: RUN_OR_EXPORT)")
