@@ -23,6 +23,7 @@ COMMANDS = (
     "convert",
 )
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]  # PyTorch's exporter is written in onnxscript
+RAY = "ray>=2.60,<3"
 CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
     "nvidia-cuda-runtime-cu11==11.8.89",
     "nvidia-cublas-cu11==11.11.3.6",
@@ -89,6 +90,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6",
+            RAY,
             "selenium>=4.20",  # tests of report.html, where there is a Chromium
             "ruff==0.17.6",
             "mypy>=1.11",
@@ -100,6 +102,7 @@ setup(
         # the Universal Sentence Encoder; tensorflow_hub imports pkg_resources, which later setuptools lack
         "use": ["tensorflow>=2.16", "tensorflow_hub>=0.16.1", "setuptools<81"],
         "gpu": CUDA,
+        "ray": [RAY],  # attacks over several machines
     },
     entry_points={
         "console_scripts": [

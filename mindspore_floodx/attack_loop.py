@@ -10,12 +10,12 @@ from tqdm import tqdm
 from .attack_job import Example
 from .attack_journal import Journal
 from .attack_metrics import FAILED
-from .attack_workers import ExampleError, Job, Workers, describe_failure
+from .attack_pool import ExampleError, Job, WorkerPool, describe_failure
 from .errors import UserError
 
 
 def attack_examples(
-    attack: Callable[[Example], dict[str, Any]] | tuple[Workers, Job],
+    attack: Callable[[Example], dict[str, Any]] | tuple[WorkerPool, Job],
     examples: Sequence[Example],
     journal: Journal,
     title: str = "attack",
@@ -57,7 +57,7 @@ def _here(attack: Callable[[Example], dict[str, Any]], examples: Sequence[Exampl
             raise ExampleError(example.id, f"failed: {describe_failure(error)}") from error
 
 
-def _by_workers(workers: Workers, job: Job, examples: Sequence[Example], bar: tqdm) -> Iterator[dict[str, Any]]:
+def _by_workers(workers: WorkerPool, job: Job, examples: Sequence[Example], bar: tqdm) -> Iterator[dict[str, Any]]:
     if examples:
         bar.set_postfix_str("starting the workers")
         workers.start(job, wanted=len(examples))

@@ -1,8 +1,8 @@
 """Worker processes: each prepares a job once, takes examples one at a time and sends their results back.
 
 They share nothing. Every worker has a pipe of its own, so that one which is killed can neither hold a lock that others
-wait for nor take a result with it: what it had in hand is known here and given to the next. Processes are spawned, not
-forked, since PyTorch and the fast tokenizers may hang in a fork.
+wait for nor take a result with it. Processes are spawned, not forked, since PyTorch and the fast tokenizers may hang in
+a fork. The loop is that of `attack_pool`.
 """
 
 from __future__ import annotations
@@ -13,47 +13,15 @@ import os
 import signal
 import threading
 import time
-import traceback
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, process, resource_tracker
-from typing import Any, Protocol
+from typing import Any
 
+from .attack_pool import Bench, Job, Worker, WorkerPool, in_order
 from .errors import UserError
 
-ENDS_ALLOWED = 3  # how often a worker may end on one example, or before it is ready, until the run gives up
-
-
 _ENDING = (signal.SIGINT, signal.SIGTERM)
-
-
-class Example(Protocol):
-    """What a worker is given: `id` names it in messages."""
-
-    @property
-    def id(self) -> int: ...
-
-
-class Job(Protocol):
-    """What every worker prepares for itself; it is sent there, so it must be picklable."""
-
-    def prepare(self, kept: dict[Any, Any]) -> Callable[[Any], dict[str, Any]]:
-        """Returns the function example -> record; `kept` lasts from one job of a worker to its next."""
-
-
-class ExampleError(UserError):
-    """One example could not be attacked."""
-
-    def __init__(self, id: int, reason: str) -> None:
-        super().__init__(f"example {id} of the evaluation set {reason}")
-
-
-def describe_failure(error: BaseException) -> str:
-    """Returns what happened and where, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" in {os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}: {' '.join(str(error).split()) or 'no message'}"
 
 
 def number_of_workers(workers: int | str, threads: int = 1) -> int:
@@ -70,171 +38,92 @@ def number_of_workers(workers: int | str, threads: int = 1) -> int:
     return workers
 
 
-@dataclass(eq=False)
-class _Worker:
+def open_workers(
+    workers: int | str | None, threads: int = 1, device: str = "CPU", ray: str | None = None
+) -> WorkerPool | None:
+    """Returns the workers that are asked for, not started yet, or None where this process is to attack alone.
+
+    Args:
+        workers: how many at most, or ``auto``; by default 1, and ``auto`` with `ray`.
+        device: ``CPU`` or ``GPU``, of the attacked model.
+        ray: address of a Ray cluster, see `ray_cluster.connect`; by default they are processes of this machine.
+
+    Raises:
+        UserError: `workers` is neither a number of at least 1 nor ``auto``.
+    """
+    if ray is not None:
+        from .attack_ray import RayWorkers
+
+        return RayWorkers(ray, "auto" if workers is None else workers, threads, device)
+    count = number_of_workers(1 if workers is None else workers, threads)
+    return Workers(count) if count > 1 else None
+
+
+@dataclass(eq=False, kw_only=True)
+class _Process(Worker):
     process: process.BaseProcess
     pipe: connection.Connection
-    started: float
-    job: int = 0  # number of the job it was sent last
-    ready: bool = False  # it has prepared that job
-    example: Any = None  # what it has in hand
-
-    def send(self, message: Any) -> None:
-        with contextlib.suppress(OSError):  # it has ended: seen when its answer is read
-            self.pipe.send(message)
 
 
-class Workers:
-    """Up to `count` processes for any number of jobs, one job after the other; a context that leaves none behind.
+class Workers(WorkerPool[_Process]):
+    """Up to `count` processes of this machine; see `attack_pool.WorkerPool`."""
 
-    `starting_seconds` says how long each worker of the last job took from its start, or from the job's, until it was
-    ready for examples.
-    """
+    hint = "; a script that calls this needs its calls under `if __name__ == '__main__':`"
 
     def __init__(self, count: int) -> None:
-        self.count = count
-        self.starting_seconds: list[float] = []
-        self._workers: list[_Worker] = []
-        self._job_number = 0
-        self._job: Job | None = None
-        self._failed_starts = 0
+        super().__init__()
+        self._count = count
 
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
+    @property
+    def count(self) -> int:
+        """The number that was given."""
+        return self._count
 
     @property
     def pids(self) -> list[int]:
         """Process numbers of the workers there are now."""
         return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
 
-    def start(self, job: Job, wanted: int | None = None, wait_for: int = 1) -> None:
-        """Starts as many workers as are `wanted` and not there yet, and waits until `wait_for` of them are ready.
+    def _spawn(self) -> _Process:
+        return _spawn()
 
-        Raises:
-            UserError: what the job raised, or the workers end before they are ready.
-        """
-        self._job, self._job_number, self._failed_starts = job, self._job_number + 1, 0
-        self.starting_seconds = []
-        try:
-            for worker in self._workers:
-                self._give_job(worker)
-            self._fill(wanted or self.count)
-            while sum(worker.ready for worker in self._workers) < min(wait_for, self.count):
-                for worker, message in self._messages():
-                    if message is None:
-                        self._bury(worker)
-                    else:
-                        self._note(worker, message)
-                self._fill(wanted or self.count)
-        except BaseException:
-            self.stop()
-            raise
+    def _send_job(self, worker: _Process, number: int, job: Job) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            worker.pipe.send((number, job))
 
-    def run(self, examples: Sequence[Any]) -> Iterator[dict[str, Any]]:
-        """Yields the started job's records of `examples`, in the order in which they are finished.
+    def _send_example(self, worker: _Process, example: Any) -> None:
+        with contextlib.suppress(OSError):
+            worker.pipe.send(example)
 
-        Raises:
-            ExampleError: an example raised an exception, or has ended its worker `ENDS_ALLOWED` times.
-            UserError: workers end again and again before they are ready.
-        """
-        waiting, left, ends = deque(examples), len(examples), Counter[int]()
-        finished = False
-        try:
-            while left:
-                self._fill(left)
-                for worker in self._workers:
-                    if worker.ready and worker.example is None and waiting:
-                        worker.example = waiting.popleft()
-                        worker.send(worker.example)
-                for worker, message in self._messages():
-                    if message is None:
-                        example, reason = self._bury(worker)
-                        if example is not None:
-                            ends[example.id] += 1
-                            if ends[example.id] == ENDS_ALLOWED:
-                                raise ExampleError(
-                                    example.id, f"has ended its worker process {ENDS_ALLOWED} times ({reason})"
-                                )
-                            waiting.appendleft(example)
-                    elif (record := self._note(worker, message)) is not None:
-                        left -= 1
-                        yield record
-            finished = True
-        finally:
-            if not finished:  # workers are in the midst of examples that nobody waits for any more
-                self.stop()
-
-    def stop(self) -> None:
-        """Ends all workers at once, whatever they are doing."""
-        workers, self._workers = self._workers, []
-        for worker in workers:
-            worker.process.kill()
-            worker.pipe.close()
-        for worker in workers:
-            worker.process.join()
-
-    def _fill(self, wanted: int) -> None:
-        while len(self._workers) < min(wanted, self.count):
-            worker = _spawn()
-            self._workers.append(worker)
-            self._give_job(worker)
-
-    def _give_job(self, worker: _Worker) -> None:
-        worker.started, worker.job, worker.ready = time.perf_counter(), self._job_number, False
-        worker.send((worker.job, self._job))
-
-    def _messages(self) -> list[tuple[_Worker, Any]]:
-        """Waits for workers that have something to say; None as a message says that the worker has ended."""
+    def _messages(self) -> list[tuple[_Process, Any]]:
         by_pipe = {worker.pipe: worker for worker in self._workers}
-        found: list[tuple[_Worker, Any]] = []
+        found: list[tuple[_Process, Any]] = []
         for pipe in connection.wait(list(by_pipe)):
             worker = by_pipe[pipe]  # type: ignore[index]
             try:
                 found.append((worker, worker.pipe.recv()))
             except (EOFError, OSError):
                 found.append((worker, None))
-        # Results come before what ends the run.
-        return sorted(found, key=lambda each: each[1] is None or each[1][0] != "record")
+        return in_order(found)
 
-    def _note(self, worker: _Worker, message: Any) -> dict[str, Any] | None:
-        kind, content = message
-        if kind == "record":
-            worker.example = None
-            return content
-        if kind == "ready":
-            if content == self._job_number:
-                worker.ready = True
-                self.starting_seconds.append(time.perf_counter() - worker.started)
-            return None
-        sentence, trace = content
-        cause = RuntimeError(f"in a worker process:\n{trace}")
-        if kind == "failed":
-            raise ExampleError(worker.example.id, f"failed: {sentence}") from cause
-        raise UserError(sentence) from cause
+    def _end(self, workers: Sequence[_Process]) -> None:
+        for worker in workers:
+            worker.process.kill()
+            worker.pipe.close()
+        for worker in workers:
+            worker.process.join()
 
-    def _bury(self, worker: _Worker) -> tuple[Any, str]:
-        """Takes an ended worker off the list; returns the example it had in hand, and how it ended."""
-        self._workers.remove(worker)
+    def _how_it_ended(self, worker: _Process) -> str:
         worker.pipe.close()
         worker.process.join()
         code = worker.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         if code == -signal.SIGKILL:
             how += ", which the system sends when memory runs out; try fewer --workers"
-        if not worker.ready:
-            self._failed_starts += 1
-            if self._failed_starts == ENDS_ALLOWED:
-                raise UserError(
-                    f"{ENDS_ALLOWED} worker processes ended before they were ready ({how}); a script that calls this "
-                    "needs its calls under `if __name__ == '__main__':`"
-                )
-        return worker.example, how
+        return how
 
 
-def _spawn() -> _Worker:
+def _spawn() -> _Process:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     started = time.perf_counter()
@@ -248,7 +137,7 @@ def _spawn() -> _Worker:
         finally:
             theirs.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return _Worker(child, ours, started)
+    return _Process(process=child, pipe=ours, started=started)
 
 
 @contextlib.contextmanager
@@ -276,24 +165,11 @@ def _interrupts_held() -> Iterator[None]:
 def _serve(pipe: connection.Connection) -> None:
     """The worker's side: a pair (number, job) is prepared, anything else is an example of the last job."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    kept: dict[Any, Any] = {}
-    attack: Callable[[Any], dict[str, Any]] | None = None
+    bench = Bench()
     with contextlib.suppress(EOFError, OSError):  # the parent has gone
         while True:
             message = pipe.recv()
-            try:
-                if attack is None or isinstance(message, tuple):
-                    number, job = message
-                    attack = job.prepare(kept)
-                    answer = ("ready", number)
-                else:
-                    answer = ("record", attack(message))
-            except UserError as error:
-                answer = ("refused", (str(error), traceback.format_exc()))
-            except Exception as error:
-                kind = "refused" if isinstance(message, tuple) else "failed"
-                answer = (kind, (describe_failure(error), traceback.format_exc()))
-            pipe.send(answer)
+            pipe.send(bench.prepare(*message) if isinstance(message, tuple) else bench.attack(message))
 
 
 def _end_with_parent() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .attack_job import AttackJob, Example, VictimSettings
 from .attack_journal import Journal
 from .attack_loop import attack_examples
 from .attack_metrics import summarise
+from .attack_pool import WorkerPool
 from .attack_recipes import (
     BERT_ATTACK_CANDIDATES,
     STANDIN,
@@ -39,7 +41,7 @@ from .attack_source import (
     recorded_settings,
 )
 from .attack_victims import MINDSPORE, PYTORCH, check_victim, demand_no_gradients, find_victim
-from .attack_workers import Workers, number_of_workers
+from .attack_workers import open_workers
 from .data import TextDataset, TextSplit
 from .errors import UserError
 from .files import write_json
@@ -89,7 +91,8 @@ def attack(
     calibrate: bool = False,
     calibration_file: str | os.PathLike | None = None,
     threads: int = 1,
-    workers: int | str | Workers = 1,
+    workers: int | str | WorkerPool | None = None,
+    ray: str | None = None,
     device: str = "CPU",
     without: Sequence[str] = (),
     output_dir: str | os.PathLike | None = None,
@@ -119,8 +122,11 @@ def attack(
             ``attacks/<attack>-calibrated``; the raw figures are those of a call without it.
         calibration_file: labelled text to fit T on; by default the half of the evaluation set that is not attacked.
         threads: CPU threads of PyTorch, and of MindSpore, in each process.
-        workers: processes that attack; 1 is this process alone, ``auto`` as many as there are cores. Given as
-            `attack_workers.Workers` they are kept for further calls. The results do not depend on it.
+        workers: processes that attack; 1, the default, is this process alone, ``auto`` as many as there are cores.
+            Given as `attack_workers.Workers` or `attack_ray.RayWorkers` they are kept for further calls. The results
+            do not depend on it.
+        ray: address of a Ray cluster (``auto`` or ``host:port``) whose nodes attack, with `workers`
+            processes at most; by default with as many as they have CPUs for.
         device: ``CPU`` or ``GPU``, of the attacked model.
         without: names of the savings that are switched off, see `attack_savings`; the results are the same.
         output_dir: the folder that gets ``attacks/``; by default `run_or_export`.
@@ -145,7 +151,7 @@ def attack(
 
         read_neighbours(neighbours)  # here to be refused before a folder is made; used where the recipe is built
     savings = Savings().without(without)
-    count = workers.count if isinstance(workers, Workers) else number_of_workers(workers, threads)
+    pool = workers if isinstance(workers, WorkerPool) else open_workers(workers, threads, device, ray)
     model_folder = find_victim(run_or_export, victim)
     check_model_files(model_folder)
     labels = model_labels(model_folder)
@@ -176,14 +182,13 @@ def attack(
     results = folder / f"{attack}{''.join(variant)}"
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(results))
-        if count > 1 and not isinstance(workers, Workers):
-            workers = stack.enter_context(Workers(count))
-        kept = workers if isinstance(workers, Workers) else None
-        return _attack(job, examples, results, folder / f"clean{variant[0]}", kept, progress)
+        if pool is not None and pool is not workers:
+            stack.enter_context(pool)
+        return _attack(job, examples, results, folder / f"clean{variant[0]}", pool, progress)
 
 
 def _attack(
-    job: AttackJob, examples: _Examples, results: Path, clean_path: Path, workers: Workers | None, progress: bool
+    job: AttackJob, examples: _Examples, results: Path, clean_path: Path, workers: WorkerPool | None, progress: bool
 ) -> dict[str, Any]:
     """Does what `attack` says, with everything checked and the folder `results` locked."""
     started = time.perf_counter()
@@ -220,7 +225,9 @@ def _attack(
         else [(dataclasses.replace(job, temperature=part.temperature), part.ids) for part in calibration.parts]
     )
     del built
+    by_node: Counter[str] = Counter()
     if workers:
+        workers.examples_by_node = by_node
         del victim  # workers have their own, and with many of them memory is short
     for each, chosen in parts:
         attack_with: Any = (workers, each) if workers else each.attacker(each.build(victim))
@@ -242,6 +249,7 @@ def _attack(
         "threads": job.victim.threads,
         "savings_off": job.victim.savings.off(),
         "workers": workers.count if workers else 1,
+        **({"examples_by_node": dict(sorted(by_node.items()))} if by_node else {}),
         "seconds_attacking": round(sum(record["seconds"] or 0.0 for record in journal.done.values()), 3),
         "seconds_clean": clean["seconds"],
         "seconds_starting_workers": round(max(workers.starting_seconds, default=0.0), 3) if workers else 0.0,

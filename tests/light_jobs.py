@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,15 +10,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindspore_floodx.attack_job import Example
-from mindspore_floodx.attack_journal import Journal
-from mindspore_floodx.attack_loop import attack_examples
-from mindspore_floodx.attack_workers import Workers
 from mindspore_floodx.errors import UserError, run_command, sigterm_raises
-from mindspore_floodx.lock import locked
+
+
+@dataclass(frozen=True)
+class LightExample:
+    id: int
+    texts: tuple[str, ...]
+    label: int
+
 
 TEXTS = [f"text {'long ' * (id % 7)}{id}\x85 \u2028 end" for id in range(60)]
-EXAMPLES = [Example(id, (text,), id % 2) for id, text in enumerate(TEXTS)]
+EXAMPLES = [LightExample(id, (text,), id % 2) for id, text in enumerate(TEXTS)]
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,22 @@ class LightJob:
 
 
 def main(argv=None):
-    """`light_jobs.py FOLDER WORKERS [SECONDS]`: attacks `EXAMPLES` with 15 milliseconds each, or so many seconds."""
-    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    """`light_jobs.py FOLDER WORKERS [SECONDS]`: attacks `EXAMPLES` with 15 milliseconds each, or so many seconds.
+
+    WORKERS is a number, or the address of a Ray cluster.
+    """
+    from mindspore_floodx.attack_journal import Journal
+    from mindspore_floodx.attack_loop import attack_examples
+    from mindspore_floodx.attack_workers import open_workers
+    from mindspore_floodx.lock import locked
+
+    folder, given = Path(sys.argv[1]), sys.argv[2]
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 0.015
     job = LightJob(seconds, log=folder.parent / "log")
-    with sigterm_raises(), locked(folder), Workers(count) as workers:
+    with sigterm_raises(), locked(folder), contextlib.ExitStack() as stack:
+        pool = open_workers("auto", ray=given) if ":" in given else open_workers(int(given))
         journal = Journal(folder, {}, "ff", [example.id for example in EXAMPLES])
-        attack = (workers, job) if count > 1 else job.prepare({})
+        attack = (stack.enter_context(pool), job) if pool else job.prepare({})
         attack_examples(attack, EXAMPLES, journal, progress=False)
         journal.finish()
 

@@ -9,11 +9,11 @@ from collections import Counter
 import pytest
 from light_jobs import EXAMPLES, LightJob
 
-from mindspore_floodx import attack_workers
 from mindspore_floodx.attack_job import Example
 from mindspore_floodx.attack_journal import Journal
 from mindspore_floodx.attack_loop import attack_examples, fair_order
-from mindspore_floodx.attack_workers import ExampleError, Workers, number_of_workers
+from mindspore_floodx.attack_pool import ExampleError, describe_failure
+from mindspore_floodx.attack_workers import Workers, number_of_workers
 from mindspore_floodx.errors import UserError
 
 
@@ -166,5 +166,5 @@ def test_describe_failure():
     try:
         raise KeyError("a")
     except KeyError as error:
-        assert attack_workers.describe_failure(error).startswith("KeyError in test_attack_workers.py, line ")
-    assert attack_workers.describe_failure(ValueError()) == "ValueError: no message"
+        assert describe_failure(error).startswith("KeyError in test_attack_workers.py, line ")
+    assert describe_failure(ValueError()) == "ValueError: no message"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,8 @@ from ..attack_catalogue import NAMES
 from ..attack_metrics import table
 from ..attack_recipes import BERT_ATTACK_CANDIDATES, AttackSettings, check_settings
 from ..attack_savings import NAMES as SAVINGS
-from ..attack_workers import Workers, number_of_workers
+from ..attack_victims import check_victim
+from ..attack_workers import open_workers
 from ..attacks import attack
 from ..errors import run_command, sigterm_raises
 from .options import number_or
@@ -50,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     add("--calibrate", action="store_true", help="attack logits / T as well, T fitted on held-out data")
     add("--calibration-file", metavar="FILE", help="labelled text for --calibrate (default: half the evaluation set)")
     add("--threads", type=int, default=1, help="CPU threads of each process (default 1)")
-    add("--workers", type=number_or("auto"), default=1, metavar="N|auto", help="processes; auto: cores (default 1)")
+    add("--workers", type=number_or("auto"), metavar="N|auto", help="processes; auto: cores (default 1; --ray: auto)")
+    add("--ray", metavar="ADDRESS", help="attack on the nodes of a Ray cluster: auto or host:port")
     add("--device", default="CPU", metavar="CPU|GPU", help="where the attacked model runs (default CPU)")
     add("--without", nargs="+", default=[], metavar="NAME", help=f"switch off savings of work: {', '.join(SAVINGS)}")
     add("--output-dir", help="gets attacks/<attack>/ (default: RUN_OR_EXPORT)")
@@ -65,10 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = ("resources", "neighbours", "max_candidates", "masked_lm")
         check_settings(AttackSettings(name, **{option: options[option] for option in kept}))
     calibrate, file = options.pop("calibrate"), options.pop("calibration_file")
-    count = number_of_workers(options.pop("workers"), max(1, options["threads"]))
+    check_victim(options["victim"], options["device"].upper(), options["threads"])
+    workers = open_workers(options.pop("workers"), options["threads"], options["device"], options.pop("ray"))
     try:
-        with sigterm_raises(), Workers(count) as workers:  # which are kept from one attack to the next
-            options["workers"] = workers if count > 1 else 1
+        with sigterm_raises(), workers or contextlib.nullcontext():  # which are kept from one attack to the next
+            options["workers"] = workers
             for name in names:
                 summaries = []
                 if calibrate or file is not None:  # first, since only it can turn out to be impossible
