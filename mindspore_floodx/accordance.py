@@ -1,8 +1,9 @@
 """Gradient accordance of a model (Flooding-X, eqs. 6-13), measured in one pass, along the training or at one point.
 
-A batch is split by class. `ClassGradients` gives each class's gradient; `Update` takes those of one batch together:
-it returns their products, adds the unit gradients to the sums V_a and, online, gives the optimizer their total, which
-is the batch's own gradient. The closed form in `accordance_result` makes the exact value of products and sums.
+`ClassGradients` gives the gradient of each class of a batch, from one forward and one backward pass; `Update` takes
+those of one batch together: it returns their products, adds the unit gradients to the sums V_a and, online, gives the
+optimizer their total, which is the batch's own gradient. The closed form in `accordance_result` makes the exact value
+of products and sums.
 
 Held beside the model are the k sums V_a and the k class gradients of the current batch, where plain training holds one
 gradient. The word embeddings' gradient, half of MiniLM's, is 0 but for the words of the batch, and only their rows are
@@ -12,7 +13,7 @@ kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -20,6 +21,7 @@ from mindspore import Tensor, nn
 
 from .accordance_cells import ClassGradients, Sums, Update, Zero
 from .accordance_result import Accordance, AccordanceSums
+from .accordance_split import ClassRows, tapped
 from .bert import BertForSequenceClassification
 from .errors import UserError
 from .run_state import set_values, values
@@ -34,9 +36,9 @@ class Measured:
     _zero: Zero
     _counts: AccordanceSums
 
-    def _take(self, words: np.ndarray, classes: list[list[Tensor]]) -> float:
-        """Takes a batch's class gradients, the loss share at the end of each; returns the batch's mean loss."""
-        loss, products = self._update(Tensor(words), *(each for gradients in classes for each in gradients))
+    def _take(self, words: np.ndarray, loss: Tensor, gradients: Sequence[Tensor]) -> float:
+        """Takes a batch's mean loss and class gradients, as `Update` does; returns the loss."""
+        loss, products = self._update(Tensor(words), loss, *gradients)
         self._counts.add(self._square(products))
         return float(loss.asnumpy())
 
@@ -102,21 +104,34 @@ class GradientAccordance(Measured):
         self.num_classes: int = model.config.num_labels
         self.hidden_size: int = model.config.hidden_size
         trainable = list(model.trainable_params())
-        embedding = model.bert.embeddings.word_embeddings.embedding_table
-        word = next((i for i, each in enumerate(trainable) if each is embedding), None)
-        weights = [each for each in trainable if each is not embedding]
-        # places in what ClassGradients returns: the words' rows, then the other weights
-        order = ([] if word is None else [trainable[word]]) + weights
-        first = 1 if word is None else 0
-        chosen = positions_of(parameters, [each.name for each in order])
-        self._gradients = ClassGradients(model, weights)
-        self._sums = Sums(self.num_classes, [order[i] for i in chosen], word is not None and 0 in chosen)
-        self._update = Update(
-            self._sums, ranges([first + i for i in chosen]), len(weights) + 2, optimizer, word, max_grad_norm
+        names = [each.name for each in trainable]
+        chosen = set(positions_of(parameters, names))
+        tables = {each.name: table for table, each in _tables(model).items()}
+        word = next((i for i, each in enumerate(trainable) if tables.get(each.name) == "words"), None)
+        # in the measured ones and in the rest the word embeddings, which come as rows, have their place at an end
+        measured = sorted(chosen, key=lambda i: (i != word, i))
+        rest = sorted(set(range(len(trainable))) - chosen, key=lambda i: (i == word, i)) if self.training else []
+        self._sums = Sums(self.num_classes, [trainable[i] for i in measured], word in chosen)
+        by_taps = [place for place, i in enumerate(measured) if names[i] not in tables]
+        taps = [[sums[place] for place in by_taps] for sums in self._sums.sums]
+        self._taken = {names[measured[place]]: [sums[place] for sums in self._sums.sums] for place in by_taps}
+        self._rows = ClassRows(self.num_classes)
+        self._gradients = ClassGradients(
+            model,
+            [tables.get(names[i], "") for i in measured],
+            taps,
+            [trainable[i] for i in rest if i != word],
+            word in rest,
         )
+        places = {i: place for place, i in enumerate([*measured, *rest])}
+        order = [places[i] for i in range(len(trainable))] if self.training else []
+        self._update = Update(self._sums, order, optimizer, word, max_grad_norm)
         self._zero = Zero(self._parameters())
         self._counts = AccordanceSums(self.num_classes)
-        self._shapes = [tuple(each.shape) for each in weights]
+        self._shapes = [tuple(trainable[i].shape) for i in measured]
+        self._rest_shapes = [tuple(trainable[i].shape) for i in rest if i != word]
+        self._rest_words, self._has_words = word in rest, word in chosen
+        self._compiled = False
         self._set_inputs()
 
     def _set_inputs(self) -> None:
@@ -124,18 +139,27 @@ class GradientAccordance(Measured):
         ids, vector = Tensor(shape=[None, None], dtype=ms.int32), Tensor(shape=[None], dtype=ms.int32)
         words = Tensor(shape=[None, self.hidden_size], dtype=ms.float32)
         perturbation = Tensor(shape=[None, None, self.hidden_size], dtype=ms.float32)
-        scalar = Tensor(shape=[], dtype=ms.float32)
-        self._gradient_inputs = (vector, vector, perturbation, scalar, ids, ids, ids, vector)
-        one = (words, *(Tensor(shape=list(shape), dtype=ms.float32) for shape in self._shapes), scalar)
-        self._update_inputs = (vector, *(one * self.num_classes))
+        self._gradient_inputs = (vector, ids, perturbation, ids, ids, ids, vector)
+        one, rest = (
+            [Tensor(shape=list(shape), dtype=ms.float32) for shape in shapes]
+            for shapes in (self._shapes, self._rest_shapes)
+        )
+        if self._has_words:
+            one[0] = words
+        if self._rest_words:
+            rest.append(words)
+        loss = Tensor(shape=[], dtype=ms.float32)
+        self._update_inputs = (vector, loss, *(one * self.num_classes), *rest)
         self._gradients.set_inputs(*self._gradient_inputs)
         self._update.set_inputs(*self._update_inputs)
 
     def compile(self) -> None:
         """Compiles now rather than at the first batch."""
         self._gradients.set_train(self.training)
-        self._gradients.compile(*self._gradient_inputs)
+        with tapped(self.model, self._taken, self._rows):
+            self._gradients.compile(*self._gradient_inputs)
         self._update.compile(*self._update_inputs)
+        self._compiled = True
 
     def add(self, batch: Mapping[str, np.ndarray]) -> float:
         """Measures a batch and, with an optimizer, trains on it.
@@ -147,43 +171,48 @@ class GradientAccordance(Measured):
         Returns:
             the mean loss J of the batch (before the step).
         """
-        words, classes = self.class_gradients(batch)
-        return self._take(words, classes)
+        return self._take(*self._class_gradients(batch))
 
-    def class_gradients(self, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[list[Tensor]]]:
-        """Returns the words of a batch (their ids, int32 [W]) and, for each class, its gradient in the batch.
+    def _class_gradients(self, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Tensor, Sequence[Tensor]]:
+        """Returns the words of a batch (their ids, int32 [W]), J, and the gradients as `Update` takes them.
 
-        A gradient is that of the mean loss of the class's examples times their share of the batch: by the embeddings
-        of the words [W, hidden], by every other trainable parameter, and share x loss at the end. That of a class
-        which the batch lacks is 0.
+        That of a class is the gradient of the mean loss of its examples times their share of the batch; that of a
+        class which the batch lacks is 0.
         """
+        if not self._compiled:
+            self.compile()
         # in MindSpore training is a mode of the cells, which several graphs share
         self._gradients.set_train(self.training)
-        labels = batch["labels"]
+        order = np.argsort(batch["labels"], kind="stable")
+        batch = {name: np.ascontiguousarray(batch[name][order]) for name in (*_IDS, "labels")}
         words, places = np.unique(batch["input_ids"], return_inverse=True)
         words = words.astype(np.int32)
-        places = places.reshape(batch["input_ids"].shape).astype(np.int32)
-        classes = []
-        for label in range(self.num_classes):
-            rows = np.flatnonzero(labels == label)
-            share = len(rows) / len(labels)
-            if len(rows) == 0:
-                rows = np.zeros(1, np.int64)  # some example with a share of 0
-            length = int(np.flatnonzero(batch["attention_mask"][rows].any(axis=0)).max(initial=0)) + 1
-            classes.append(
-                self._gradients(
-                    Tensor(words),
-                    Tensor(places[rows][:, :length].ravel()),
-                    Tensor(np.zeros((len(rows), length, self.hidden_size), np.float32)),
-                    Tensor(share, ms.float32),
-                    *(Tensor(np.ascontiguousarray(batch[name][rows][:, :length])) for name in _IDS),
-                    Tensor(labels[rows]),
-                )
-            )
-        return words, classes
+        self._rows.set(batch["labels"], batch["attention_mask"])
+        loss, *gradients = self._gradients(
+            Tensor(words),
+            Tensor(places.reshape(batch["input_ids"].shape).astype(np.int32)),
+            Tensor(np.zeros((*batch["input_ids"].shape, self.hidden_size), np.float32)),
+            *(Tensor(batch[name]) for name in _IDS),
+            Tensor(batch["labels"]),
+        )
+        number = len(self._shapes)
+        for label in set(range(self.num_classes)) - set(batch["labels"].tolist()):
+            for place in range(label * number, (label + 1) * number):
+                gradients[place] = Tensor(np.zeros(gradients[place].shape, np.float32))
+        return words, loss, gradients
 
 
 _IDS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def _tables(model: BertForSequenceClassification) -> dict[str, ms.Parameter]:
+    """The tables whose rows are added up to the embeddings."""
+    embeddings = model.bert.embeddings
+    return {
+        "words": embeddings.word_embeddings.embedding_table,
+        "positions": embeddings.position_embeddings.embedding_table,
+        "types": embeddings.token_type_embeddings.embedding_table,
+    }
 
 
 def positions_of(expression: str | None, names: list[str]) -> list[int]:
@@ -198,14 +227,3 @@ def positions_of(expression: str | None, names: list[str]) -> list[int]:
             f"names look like {names[-1]}"
         )
     return positions
-
-
-def ranges(positions: list[int]) -> list[tuple[int, int]]:
-    """Positions as half-open ranges of neighbours: slicing a few times compiles 50 times faster than 100 look-ups."""
-    runs: list[tuple[int, int]] = []
-    for each in positions:
-        if runs and runs[-1][1] == each:
-            runs[-1] = (runs[-1][0], each + 1)
-        else:
-            runs.append((each, each + 1))
-    return runs

@@ -306,6 +306,13 @@ class BertForSequenceClassification(nn.Cell):
             return logits, states
         return logits
 
+    def summary_cells(self) -> list[nn.Cell]:
+        """Returns the cells whose rows are the sentences' [CLS] states, unless all hidden states are asked for."""
+        last = self.bert.encoder.layer[self.config.num_hidden_layers - 1]
+        parts = (last.attention.self.query, last.attention.output, last.intermediate, last.output)
+        whole = (*parts, self.bert.pooler, self.classifier)
+        return [cell for part in whole for _, cell in part.cells_and_names()]
+
     @classmethod
     def from_pretrained(
         cls,

@@ -370,6 +370,17 @@ class Packing(nn.Cell):
         return places, packed, to_heads.reshape(-1), from_heads.reshape(-1)
 
 
+def packed_tokens(attention_mask: np.ndarray) -> np.ndarray:
+    """Returns how many tokens `Packing` takes of each row of a mask, int [B]."""
+    computed = attention_mask != 0
+    computed[:, 0] = True
+    padding = np.flatnonzero(~computed.ravel())
+    tokens = computed.sum(axis=1)
+    if len(padding):
+        tokens[padding[0] // attention_mask.shape[1]] += 1
+    return tokens
+
+
 class _TakeRowsFunction(nn.Cell):
     def __init__(self):
         super().__init__()
