@@ -32,9 +32,8 @@ class ClassGradients(nn.Cell):
 
     Args:
         model: the package's BERT.
-        tables: of the measured parameters, in their order, which embedding each is: "words", "positions", "types", or
-            "" for a layer's, whose gradient comes by its tap.
-        taps: for each class the parameters as whose gradients those of layers are handed out, in the same order.
+        tables: which embeddings are measured, of "words", "positions" and "types"; they come first, in this order.
+        taps: for each class the parameters as whose gradients those of the measured layers are handed out.
         rest: what is trained and not measured; without the word embeddings.
         rest_words: whether the word embeddings are trained and not measured.
     """
@@ -52,9 +51,10 @@ class ClassGradients(nn.Cell):
         self.probed = _Probed(ClassificationLoss(model), probe)
         self.weights = ParameterTuple((*(each for of_class in taps for each in of_class), *rest, probe))
         self.gradient = ops.GradOperation(get_all=True, get_by_list=True)
-        self.tables, self.tapped, self.rest, self.rest_words = tuple(tables), len(taps[0]), len(rest), rest_words
-        self.classes = len(taps)
-        self.positions, self.types = model.config.max_position_embeddings, model.config.type_vocab_size
+        self.words, self.positions, self.types = (each in tables for each in ("words", "positions", "types"))
+        self.tapped, self.rest, self.rest_words, self.classes = len(taps[0]), len(rest), rest_words, len(taps)
+        self.number_of_positions = model.config.max_position_embeddings
+        self.number_of_types = model.config.type_vocab_size
         self.sum = ops.UnsortedSegmentSum()
 
     def construct(self, words, places, perturbation, input_ids, attention_mask, token_type_ids, labels):
@@ -74,19 +74,14 @@ class ClassGradients(nn.Cell):
         found = (of_weights[len(of_weights) - 1],)
         for c in range(self.classes):
             others = (labels != c).astype(ms.int32).reshape((-1, 1)) * _OUT  # places below 0 are left out of sums
-            tap = c * self.tapped
-            for table in self.tables:
-                if table == "words":
-                    found = (*found, self.sum(tokens, (places + others).reshape(-1), number))
-                elif table == "positions":
-                    found = (*found, self.sum(tokens, (columns + others).reshape(-1), self.positions))
-                elif table == "types":
-                    found = (*found, self.sum(tokens, (token_type_ids + others).reshape(-1), self.types))
-                else:
-                    found = (*found, of_weights[tap])
-                    tap = tap + 1
-        first = self.classes * self.tapped
-        found = (*found, *of_weights[first : first + self.rest])
+            if self.words:
+                found = (*found, self.sum(tokens, (places + others).reshape(-1), number))
+            if self.positions:
+                found = (*found, self.sum(tokens, (columns + others).reshape(-1), self.number_of_positions))
+            if self.types:
+                found = (*found, self.sum(tokens, (token_type_ids + others).reshape(-1), self.number_of_types))
+            found = (*found, *of_weights[c * self.tapped : (c + 1) * self.tapped])
+        found = (*found, *of_weights[self.classes * self.tapped : self.classes * self.tapped + self.rest])
         if self.rest_words:
             found = (*found, self.sum(tokens, places.reshape(-1), number))
         return found
@@ -214,14 +209,14 @@ class Update(nn.Cell):
 
     Args:
         sums: of what is measured.
-        order: of each of the optimizer's parameters its place: in the measured ones, and, counted on from there, in
-            the rest.
+        order: ranges of the places of the optimizer's parameters, one after the other, in the measured ones and,
+            counted on from there, in the rest.
         optimizer: None only measures.
         word: the place of the word embeddings among the optimizer's parameters, whose gradient comes as rows.
         max_grad_norm: clips the optimizer's gradient.
     """
 
-    def __init__(self, sums: Sums, order: list[int], optimizer, word, max_grad_norm):
+    def __init__(self, sums: Sums, order: list[tuple[int, int]], optimizer, word, max_grad_norm):
         super().__init__(auto_prefix=False)
         self.sums, self.order = sums, tuple(order)
         self.classes, self.measured = len(sums.sums), len(sums.sums[0])
@@ -250,8 +245,8 @@ class Update(nn.Cell):
         for each in classes[1:]:
             total = self.map(_add, total, each)
         found, gradients = (*total, *rest), ()
-        for place in self.order:
-            gradients = (*gradients, found[place])
+        for start, stop in self.order:
+            gradients = (*gradients, *found[start:stop])
         if self.word is None:
             return self.step(gradients)
         rows = gradients[self.word]
@@ -263,3 +258,16 @@ class Update(nn.Cell):
         if self.max_grad_norm is not None:
             gradients = ops.clip_by_global_norm(gradients, self.max_grad_norm)
         return self.optimizer(gradients)
+
+
+class MeasuredStep(nn.Cell):
+    """`ClassGradients` and `Update` in one graph: handing hundreds of tensors over takes longer than their sums."""
+
+    def __init__(self, gradients: ClassGradients, update: Update):
+        super().__init__(auto_prefix=False)
+        self.gradients, self.update = gradients, update
+
+    def construct(self, words, places, perturbation, input_ids, attention_mask, token_type_ids, labels):
+        """Returns what `Update` does."""
+        found = self.gradients(words, places, perturbation, input_ids, attention_mask, token_type_ids, labels)
+        return self.update(words, *found)

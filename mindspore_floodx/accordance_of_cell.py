@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from .accordance import Measured, positions_of
+from .accordance import Measured, positions_of, ranges
 from .accordance_cells import CellGradients, Sums, Update, Zero
 from .accordance_result import AccordanceSums
 from .errors import UserError
@@ -51,7 +51,7 @@ class CellAccordance(Measured):
         self._order = [*chosen, *sorted(set(range(len(weights))) - set(chosen))]  # measured ones, then the rest
         self._measured = len(chosen)
         places = [self._order.index(i) for i in range(len(weights))]
-        self._update = Update(self._sums, places, optimizer, None, max_grad_norm)
+        self._update = Update(self._sums, ranges(places), optimizer, None, max_grad_norm)
         self._zero = Zero(self._parameters())
         self._counts = AccordanceSums(num_classes)
         self._known = False  # the inputs' shapes
@@ -94,6 +94,6 @@ class CellAccordance(Measured):
             found += gradients[: self._measured]
             others = gradients[self._measured :]
             rest = others if rest is None else [a + b for a, b in zip(rest, others, strict=True)]
-        value = self._take(np.zeros(1, np.int32), loss, [*found, *(rest or [])])
+        value = self._take(*self._update(Tensor([0], ms.int32), loss, *found, *(rest or [])))
         self.network.set_train(before)  # the mode belongs to the network, which others train
         return value

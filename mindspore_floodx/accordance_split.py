@@ -44,20 +44,39 @@ class ClassRows(nn.Cell):
         begin, end = self.bounds[level][label]
         return self.range(begin, end, self.one)
 
-    def set(self, labels: np.ndarray, attention_mask: np.ndarray) -> None:
-        """Tells the rows of a batch that is sorted by class.
+    def set(self, classes: np.ndarray, attention_mask: np.ndarray) -> None:
+        """Tells the rows of a batch.
 
-        A class that is absent gets the first row, since MindSpore has no products of empty matrices; its gradient is
-        not to be used.
+        Args:
+            classes: of each example, in rising order; none of the k may be absent.
+            attention_mask: [B, L].
         """
-        sentences = np.searchsorted(labels, np.arange(self.num_classes + 1))
+        sentences = np.searchsorted(classes, np.arange(self.num_classes + 1))
         tokens = np.concatenate([[0], np.cumsum(packed_tokens(attention_mask))])[sentences]
         for level, ends in enumerate((tokens, sentences)):
-            for label, (begin, end) in enumerate(pairwise(ends)):
-                if begin == end:
-                    begin, end = 0, 1
-                for parameter, value in zip(self.bounds[level][label], (begin, end), strict=True):
+            for label, bounds in enumerate(pairwise(ends)):
+                for parameter, value in zip(self.bounds[level][label], bounds, strict=True):
                     parameter.set_data(Tensor(int(value), ms.int32))
+
+
+def with_every_class(batch: Mapping[str, np.ndarray], num_classes: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns a batch sorted by class, and the class of each example.
+
+    For a class that the batch lacks there is an example of one token whose label is left out of the loss, so that its
+    gradient is 0: MindSpore's products of matrices without rows are not.
+    """
+    classes = batch["labels"]
+    absent = np.setdiff1d(np.arange(num_classes), classes).astype(classes.dtype)
+    if len(absent):
+        batch = {name: np.concatenate([array, array[:1].repeat(len(absent), axis=0)]) for name, array in batch.items()}
+        classes = np.concatenate([classes, absent])
+        batch["attention_mask"][-len(absent) :, 1:] = 0
+        batch["labels"][-len(absent) :] = IGNORED
+    order = np.argsort(classes, kind="stable")
+    return {name: np.ascontiguousarray(array[order]) for name, array in batch.items()}, classes[order]
+
+
+IGNORED = -100  # the label that cross-entropy leaves out
 
 
 class _LinearTap(nn.Cell):
@@ -138,13 +157,13 @@ class _TappedLayerNorm(nn.Cell):
 
 @contextmanager
 def tapped(
-    model: BertForSequenceClassification, taken: Mapping[str, list[Parameter]], rows: ClassRows
+    model: BertForSequenceClassification, taps: Mapping[str, list[Parameter]], rows: ClassRows
 ) -> Iterator[None]:
     """A graph that is compiled in this block gives class gradients.
 
     Args:
         model: whose layers' parameters are meant.
-        taken: for a parameter's name the k parameters as whose gradients the class gradients are handed out.
+        taps: for a parameter's name the k parameters as whose gradients the class gradients are handed out.
         rows: of the batch's classes.
     """
     summary = {id(cell) for cell in model.summary_cells()}
@@ -157,7 +176,7 @@ def tapped(
                 own, kind = (cell.gamma, cell.beta), _TappedLayerNorm
             else:
                 continue
-            of_classes = [taken.get(each.name) for each in own]
+            of_classes = [taps.get(each.name) for each in own]
             if any(of_classes):
                 changed.append((cell, cell.function))
                 cell.function = kind(cell.function, of_classes, rows, int(id(cell) in summary))
