@@ -1,8 +1,9 @@
 """Gradient accordance of a model (Flooding-X, eqs. 6-13), measured in one pass, along the training or at one point.
 
-A batch is split by class. `ClassGradients` gives each class's gradient; `Update` takes those of one batch together:
-it returns their products, adds the unit gradients to the sums V_a and, online, gives the optimizer their total, which
-is the batch's own gradient. The closed form in `accordance_result` makes the exact value of products and sums.
+`ClassGradients` gives the gradient of each class of a batch, from one forward and one backward pass; `Update` takes
+those of one batch together: it returns their products, adds the unit gradients to the sums V_a and, online, gives the
+optimizer their total, which is the batch's own gradient. The closed form in `accordance_result` makes the exact value
+of products and sums.
 
 Held beside the model are the k sums V_a and the k class gradients of the current batch, where plain training holds one
 gradient. The word embeddings' gradient, half of MiniLM's, is 0 but for the words of the batch, and only their rows are
@@ -11,7 +12,6 @@ kept.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping
 
@@ -19,12 +19,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from .accordance_cells import ClassGradients, GradientSum, Sums, Update, Zero
+from .accordance_cells import ClassGradients, GradientSum, MeasuredStep, Sums, Update, Zero
 from .accordance_result import Accordance, AccordanceSums
+from .accordance_split import ClassRows, tapped, with_every_class
 from .bert import BertForSequenceClassification
 from .errors import UserError
 from .loss_scale import loss_scale_of
-from .parts import TOKENS, Division
+from .parts import TOKENS, Division, Part
 from .run_state import set_values, values
 
 
@@ -33,13 +34,11 @@ class Measured:
 
     num_classes: int
     _sums: Sums
-    _update: Update
     _zero: Zero
     _counts: AccordanceSums
 
-    def _take(self, words: np.ndarray, classes: list[list[Tensor]]) -> float:
-        """Takes a batch's class gradients, the loss share at the end of each; returns the batch's mean loss."""
-        loss, products = self._update(Tensor(words), *(each for gradients in classes for each in gradients))
+    def _take(self, loss: Tensor, products: Tensor) -> float:
+        """Takes what `Update` returns of a batch; returns the loss."""
         self._counts.add(self._square(products))
         return float(loss.asnumpy())
 
@@ -107,48 +106,69 @@ class GradientAccordance(Measured):
         self.num_classes: int = model.config.num_labels
         self.hidden_size: int = model.config.hidden_size
         trainable = list(model.trainable_params())
-        embedding = model.bert.embeddings.word_embeddings.embedding_table
-        word = next((i for i, each in enumerate(trainable) if each is embedding), None)
-        weights = [each for each in trainable if each is not embedding]
-        # places in what ClassGradients returns: the words' rows, then the other weights
-        order = ([] if word is None else [trainable[word]]) + weights
-        first = 1 if word is None else 0
-        chosen = positions_of(parameters, [each.name for each in order])
-        self._gradients = ClassGradients(model, weights, loss_scale_of(optimizer))
-        self._sums = Sums(self.num_classes, [order[i] for i in chosen], word is not None and 0 in chosen)
-        self._update = Update(
-            self._sums, ranges([first + i for i in chosen]), len(weights) + 2, optimizer, word, max_grad_norm
+        names = [each.name for each in trainable]
+        chosen = set(positions_of(parameters, names))
+        tables = {each.name: table for table, each in _tables(model).items()}
+        word = next((i for i, each in enumerate(trainable) if tables.get(each.name) == "words"), None)
+        # the order in which `ClassGradients` gives them
+        measured = sorted(chosen, key=lambda i: (_TABLES.index(tables[names[i]]) if names[i] in tables else 3, i))
+        rest = sorted(set(range(len(trainable))) - chosen, key=lambda i: (i == word, i)) if self.training else []
+        self._sums = Sums(self.num_classes, [trainable[i] for i in measured], word in chosen)
+        self._rows = ClassRows(self.num_classes)
+        measured_tables = [tables[names[i]] for i in measured if names[i] in tables]
+        taps = [list(sums[len(measured_tables) :]) for sums in self._sums.sums]
+        tapped_names = [names[i] for i in measured[len(measured_tables) :]]
+        self._taps = dict(zip(tapped_names, map(list, zip(*taps, strict=True)), strict=True))
+        self._gradients = ClassGradients(
+            model,
+            measured_tables,
+            taps,
+            [trainable[i] for i in rest if i != word],
+            word in rest,
+            loss_scale_of(optimizer),
         )
+        places = {i: place for place, i in enumerate([*measured, *rest])}
+        order = ranges([places[i] for i in range(len(trainable))]) if self.training else []
+        self._update = Update(self._sums, order, optimizer, word, max_grad_norm)
         self._zero = Zero(self._parameters())
         self._counts = AccordanceSums(self.num_classes)
-        self._shapes = [tuple(each.shape) for each in weights]
-        self._sum: GradientSum | None = None
-        if not division.is_whole:
-            self._sum = GradientSum([(None, self.hidden_size), *self._shapes, ()])
-        self._set_inputs()
-
-    def _set_inputs(self) -> None:
-        """Tells which sizes vary from batch to batch, so that each graph is compiled once."""
         ids, vector = Tensor(shape=[None, None], dtype=ms.int32), Tensor(shape=[None], dtype=ms.int32)
-        words = Tensor(shape=[None, self.hidden_size], dtype=ms.float32)
         perturbation = Tensor(shape=[None, None, self.hidden_size], dtype=ms.float32)
         scalar = Tensor(shape=[], dtype=ms.float32)
-        self._gradient_inputs = (vector, vector, perturbation, scalar, ids, ids, ids, vector)
-        one = (words, *(Tensor(shape=list(shape), dtype=ms.float32) for shape in self._shapes), scalar)
-        self._update_inputs = (vector, *(one * self.num_classes))
-        self._gradients.set_inputs(*self._gradient_inputs)
+        self._inputs = (vector, ids, perturbation, scalar, ids, ids, ids, vector)
+        # what varies from batch to batch, so that it is compiled once
+        self._step = MeasuredStep(self._gradients, self._update)
+        self._step.set_inputs(*self._inputs)
+        self._compiled = False
+        shapes: list[tuple[int | None, ...]] = [()]
+        for i in [*measured * self.num_classes, *rest]:
+            shapes.append((None, self.hidden_size) if i == word else tuple(trainable[i].shape))
+        self._set_parts_inputs(shapes)
+
+    def _set_parts_inputs(self, shapes: list[tuple[int | None, ...]]) -> None:
+        """Prepares the sum over a batch's parts, given the shapes of what a part gives."""
+        self._sum: GradientSum | None = None
+        if self.division.is_whole:
+            return
+        self._order = sorted(range(len(shapes)), key=lambda i: (None not in shapes[i], i))
+        self._sum = GradientSum([shapes[i] for i in self._order])
+        given = [Tensor(shape=list(shape), dtype=ms.float32) for shape in shapes]
+        self._sum_inputs = [given[i] for i in self._order] * self.division.micro_batches
+        self._update_inputs = (Tensor(shape=[None], dtype=ms.int32), *given)
+        self._gradients.set_inputs(*self._inputs)
+        self._sum.set_inputs(*self._sum_inputs)
         self._update.set_inputs(*self._update_inputs)
-        self._sum_inputs = one * self.division.micro_batches
-        if self._sum is not None:
-            self._sum.set_inputs(*self._sum_inputs)
 
     def compile(self) -> None:
         """Compiles now rather than at the first batch."""
-        self._gradients.set_train(self.training)
-        self._gradients.compile(*self._gradient_inputs)
-        self._update.compile(*self._update_inputs)
+        first = self._step if self._sum is None else self._gradients
+        first.set_train(self.training)
+        with tapped(self.model, self._taps, self._rows):
+            first.compile(*self._inputs)
         if self._sum is not None:
             self._sum.compile(*self._sum_inputs)
+            self._update.compile(*self._update_inputs)
+        self._compiled = True
 
     def add(self, batch: Mapping[str, np.ndarray]) -> float:
         """Measures a batch and, with an optimizer, trains on it.
@@ -160,47 +180,43 @@ class GradientAccordance(Measured):
         Returns:
             the mean loss J of the batch (before the step).
         """
-        words, classes = self.class_gradients(batch)
-        return self._take(words, classes)
-
-    def class_gradients(self, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[list[Tensor]]]:
-        """Returns the words of a batch (their ids, int32 [W]) and, for each class, its gradient in the batch.
-
-        A gradient is that of the mean loss of the class's examples times their share of the batch: by the embeddings
-        of the words [W, hidden], by every other trainable parameter, and share x loss at the end. That of a class
-        which the batch lacks is 0. With an optimizer that has a loss scale, gradients are multiplied by it.
-        """
+        if not self._compiled:
+            self.compile()
         # in MindSpore training is a mode of the cells, which several graphs share
-        self._gradients.set_train(self.training)
-        labels = batch["labels"]
-        words, places = np.unique(batch["input_ids"], return_inverse=True)
-        words = words.astype(np.int32)
-        places = places.reshape(batch["input_ids"].shape).astype(np.int32)
-        classes = []
-        for label in range(self.num_classes):
-            of_parts = [
-                self._class_gradient(batch, words, places, part[labels[part] == label])
-                for part in self.division.rows(len(labels))
-            ]
-            classes.append(of_parts[0] if self._sum is None else self._sum(*itertools.chain(*of_parts)))
-        return words, classes
+        self._step.set_train(self.training)
+        words = np.unique(batch["input_ids"]).astype(np.int32)
+        parts = self.division.parts({name: batch[name] for name in (*TOKENS, "labels")})
+        if self._sum is None:
+            (part,) = parts
+            loss, products = self._step(*self._inputs_of(part, words))
+        else:
+            found: list[Tensor] = []
+            for part in parts:
+                gradients = self._gradients(*self._inputs_of(part, words))
+                found += [gradients[i] for i in self._order]
+            total = dict(zip(self._order, self._sum(*found), strict=True))
+            loss, products = self._update(Tensor(words), *(total[i] for i in range(len(total))))
+        return self._take(loss, products)
 
-    def _class_gradient(
-        self, batch: Mapping[str, np.ndarray], words: np.ndarray, places: np.ndarray, rows: np.ndarray
-    ) -> list[Tensor]:
-        """The gradient of these rows' mean loss times their share of the batch; see `class_gradients`."""
-        share = len(rows) / len(batch["labels"])
-        if len(rows) == 0:
-            rows = np.zeros(1, np.int64)  # some example with a share of 0
-        length = int(np.flatnonzero(batch["attention_mask"][rows].any(axis=0)).max(initial=0)) + 1
-        return self._gradients(
-            Tensor(words),
-            Tensor(places[rows][:, :length].ravel()),
-            Tensor(np.zeros((len(rows), length, self.hidden_size), np.float32)),
-            Tensor(share, ms.float32),
-            *(Tensor(np.ascontiguousarray(batch[name][rows][:, :length])) for name in TOKENS),
-            Tensor(batch["labels"][rows]),
-        )
+    def _inputs_of(self, part: Part, words: np.ndarray) -> list[Tensor]:
+        """What `ClassGradients` takes."""
+        batch, classes = with_every_class(part.batch, self.num_classes)
+        self._rows.set(classes, batch["attention_mask"])
+        places = np.searchsorted(words, batch["input_ids"]).astype(np.int32)
+        perturbation = np.zeros((*places.shape, self.hidden_size), np.float32)
+        share = Tensor(part.share, ms.float32)
+        ids = [Tensor(batch[name]) for name in (*TOKENS, "labels")]
+        return [Tensor(words), Tensor(places), Tensor(perturbation), share, *ids]
+
+
+_TABLES = ("words", "positions", "types")
+
+
+def _tables(model: BertForSequenceClassification) -> dict[str, ms.Parameter]:
+    """The tables whose rows are added up to the embeddings."""
+    parts = model.bert.embeddings
+    cells = (parts.word_embeddings, parts.position_embeddings, parts.token_type_embeddings)
+    return {table: cell.embedding_table for table, cell in zip(_TABLES, cells, strict=True)}
 
 
 def positions_of(expression: str | None, names: list[str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The graphs behind gradient accordance: the gradient of one class's examples, and what is done with a batch's."""
+"""The graphs behind gradient accordance: the gradients of a batch's classes, and what is done with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .flooding import ClassificationLoss
 from .loss_scale import GuardedStep, LossScale, loss_scale_of
 
 
-class _Weighted(nn.Cell):
+class _Probed(nn.Cell):
     """(1 + probe) share J with a `probe` that is always 0: share J' by the weights, share J by `probe`.
 
     So loss and gradient come from one forward pass (as in `flooding`). A loss scale takes the place of the 1.
@@ -27,33 +27,75 @@ class _Weighted(nn.Cell):
 
 
 class ClassGradients(nn.Cell):
-    """The gradient of share x (mean loss of some examples).
+    """The gradients of a batch's mean loss by the examples of each class, in one pass.
 
-    That by the word embeddings is the one by a perturbation added to them, summed over equal words.
+    Those of layers are handed out by taps (`accordance_split`, inside whose `tapped` this has to be compiled). The
+    embeddings are added up, so the gradient by a perturbation of the sum is that by each: summed over equal words,
+    positions or token types.
+
+    Args:
+        model: the package's BERT.
+        tables: which embeddings are measured, of "words", "positions" and "types"; they come first, in this order.
+        taps: for each class the parameters as whose gradients those of the measured layers are handed out.
+        rest: what is trained and not measured; without the word embeddings.
+        rest_words: whether the word embeddings are trained and not measured.
+        loss_scale: multiplies the gradients.
     """
 
-    def __init__(self, model: nn.Cell, weights: list[Parameter], loss_scale: LossScale | None = None):
+    def __init__(
+        self,
+        model: nn.Cell,
+        tables: list[str],
+        taps: list[list[Parameter]],
+        rest: list[Parameter],
+        rest_words: bool,
+        loss_scale: LossScale | None = None,
+    ):
         super().__init__(auto_prefix=False)
         probe = Parameter(Tensor(0.0, ms.float32), name="probe")
-        self.weighted = _Weighted(ClassificationLoss(model), probe, loss_scale)
-        self.weights_and_probe = ParameterTuple((*weights, probe))
+        self.probed = _Probed(ClassificationLoss(model), probe, loss_scale)
+        self.weights = ParameterTuple((*(each for of_class in taps for each in of_class), *rest, probe))
         self.gradient = ops.GradOperation(get_all=True, get_by_list=True)
+        self.words, self.positions, self.types = (each in tables for each in ("words", "positions", "types"))
+        self.tapped, self.rest, self.rest_words, self.classes = len(taps[0]), len(rest), rest_words, len(taps)
+        self.number_of_positions = model.config.max_position_embeddings
+        self.number_of_types = model.config.type_vocab_size
+        self.sum = ops.UnsortedSegmentSum()
 
     def construct(self, words, places, perturbation, share, input_ids, attention_mask, token_type_ids, labels):
-        """Returns the gradient by the embeddings of `words` [W, H], by each weight, and share x loss at the end.
+        """Returns share x J, then the gradient of each class by each measured parameter, class by class, then by the
+        rest.
 
-        words: int32 [W], different ones; places: int32 [B * L], each token's place in them; perturbation: zeros
-        [B, L, H]; share: scalar; the rest as for the model.
+        That by the word embeddings is by those of `words`, [W, H]; if they are of the rest, it is the last.
+
+        words: int32 [W], different ones; places: int32 [B, L], each token's place in them; perturbation: zeros
+        [B, L, H]; share: of the batch's examples, if these are a part of it; the rest as for the model, the
+        examples sorted by class.
         """
-        of_inputs, of_weights = self.gradient(self.weighted, self.weights_and_probe)(
+        of_inputs, of_weights = self.gradient(self.probed, self.weights)(
             perturbation, share, input_ids, attention_mask, token_type_ids, labels
         )
-        of_tokens = of_inputs[0].reshape((-1, perturbation.shape[2]))
-        return (ops.unsorted_segment_sum(of_tokens, places, words.shape[0]), *of_weights)
+        tokens = of_inputs[0].reshape((-1, perturbation.shape[2]))
+        number = words.shape[0]
+        columns = ops.zeros_like(places) + ops.arange(0, places.shape[1]).astype(ms.int32).reshape((1, -1))
+        found = (of_weights[len(of_weights) - 1],)
+        for c in range(self.classes):
+            others = (labels != c).astype(ms.int32).reshape((-1, 1)) * _OUT  # places below 0 are left out of sums
+            if self.words:
+                found = (*found, self.sum(tokens, (places + others).reshape(-1), number))
+            if self.positions:
+                found = (*found, self.sum(tokens, (columns + others).reshape(-1), self.number_of_positions))
+            if self.types:
+                found = (*found, self.sum(tokens, (token_type_ids + others).reshape(-1), self.number_of_types))
+            found = (*found, *of_weights[c * self.tapped : (c + 1) * self.tapped])
+        found = (*found, *of_weights[self.classes * self.tapped : self.classes * self.tapped + self.rest])
+        if self.rest_words:
+            found = (*found, self.sum(tokens, places.reshape(-1), number))
+        return found
 
 
-class _WeightedLoss(nn.Cell):
-    """As `_Weighted`, around a cell that returns the mean loss itself."""
+class _Weighted(nn.Cell):
+    """share x `_Probed`, around a cell that returns the mean loss itself."""
 
     def __init__(self, network: nn.Cell, probe: Parameter):
         super().__init__(auto_prefix=False)
@@ -69,13 +111,13 @@ class CellGradients(nn.Cell):
     def __init__(self, network: nn.Cell, weights: list[Parameter]):
         super().__init__(auto_prefix=False)
         probe = Parameter(Tensor(0.0, ms.float32), name="probe")
-        self.weighted = _WeightedLoss(network, probe)
+        self.weighted = _Weighted(network, probe)
         self.weights_and_probe = ParameterTuple((*weights, probe))
         self.gradient = ops.GradOperation(get_by_list=True)
 
     def construct(self, share, *inputs):
-        """Returns what `ClassGradients` does, with an array of zeros, [1, 1], in the place of the words' rows."""
-        return (ops.zeros((1, 1), ms.float32), *self.gradient(self.weighted, self.weights_and_probe)(share, *inputs))
+        """Returns the gradient by each weight, and share x loss at the end."""
+        return self.gradient(self.weighted, self.weights_and_probe)(share, *inputs)
 
 
 _row_products = ops.MultitypeFuncGraph("row_products")
@@ -84,6 +126,7 @@ _add = ops.MultitypeFuncGraph("add")
 _clear = ops.MultitypeFuncGraph("clear")
 _descend = ops.ApplyProximalGradientDescent()
 _ZERO = Tensor(0.0, ms.float32)
+_OUT = -(2**30)
 
 
 @_row_products.register("Tensor", "Tensor")
@@ -160,10 +203,10 @@ class Sums(nn.Cell):
 
 
 class GradientSum(nn.Cell):
-    """The sum of several gradients of the same class, over the parts of a batch and over all workers.
+    """The sum of what `ClassGradients` returns, over the parts of a batch and over all workers.
 
     Args:
-        shapes: of what `ClassGradients` returns.
+        shapes: of the tensors; those whose first size varies come first.
     """
 
     def __init__(self, shapes: list[tuple[int | None, ...]]):
@@ -187,11 +230,21 @@ class Zero(nn.Cell):
 
 
 class Update(nn.Cell):
-    """What is done with the class gradients of a batch: products, sums, and a step of the optimizer if there is one."""
+    """What is done with the class gradients of a batch: products, sums, and a step of the optimizer if there is one.
 
-    def __init__(self, sums: Sums, runs: list[tuple[int, int]], per_class: int, optimizer, word, max_grad_norm):
+    Args:
+        sums: of what is measured.
+        order: ranges of the places of the optimizer's parameters, one after the other, in the measured ones and,
+            counted on from there, in the rest.
+        optimizer: None only measures.
+        word: the place of the word embeddings among the optimizer's parameters, whose gradient comes as rows.
+        max_grad_norm: clips the optimizer's gradient.
+    """
+
+    def __init__(self, sums: Sums, order: list[tuple[int, int]], optimizer, word, max_grad_norm):
         super().__init__(auto_prefix=False)
-        self.sums, self.runs, self.per_class = sums, runs, per_class
+        self.sums, self.order = sums, tuple(order)
+        self.classes, self.measured = len(sums.sums), len(sums.sums[0])
         # the class gradients are those of all workers, and so is an overflow in them
         self.step = None if optimizer is None else GuardedStep(optimizer, max_grad_norm, workers=False)
         self.loss_scale, self.word = loss_scale_of(optimizer), word
@@ -201,48 +254,56 @@ class Update(nn.Cell):
             # the optimizer moves all words (decay, moments), so it gets a whole gradient, 0 between two steps
             self.of_words = Parameter(Tensor(np.zeros(shape, np.float32)), name="of_words", requires_grad=False)
 
-    def construct(self, words, *gradients):
+    def construct(self, words, loss, *gradients):
         """Returns the batch's loss J and the products of its class gradients (see `_Products`).
 
-        words: int32 [W]; gradients: what `ClassGradients` returned for each class, one after the other.
+        words: int32 [W]; loss: J; gradients: as `ClassGradients` returns them.
         """
-        classes, loss = (), 0.0
-        for start in range(0, len(gradients), self.per_class):
-            loss = loss + gradients[start + self.per_class - 1]
-            classes = (*classes, gradients[start : start + self.per_class - 1])
-        measured = ()
-        for each in classes:
-            chosen = ()
-            for start, stop in self.runs:
-                chosen = (*chosen, *each[start:stop])
-            measured = (*measured, chosen)
+        classes = ()
+        for start in range(0, self.classes * self.measured, self.measured):
+            classes = (*classes, gradients[start : start + self.measured])
+        rest = gradients[self.classes * self.measured :]
         if self.loss_scale is not None:
-            return loss, self.guarded(words, classes, measured)
-        products = self.sums.add(measured, words)
+            return loss, self.guarded(words, classes, rest, gradients)
+        products = self.sums.add(classes, words)
         if self.step is not None:
-            loss = ops.depend(loss, self.train(words, classes))
+            loss = ops.depend(loss, self.train(words, classes, rest))
         return loss, products
 
-    def guarded(self, words, classes, measured):
+    def guarded(self, words, classes, rest, gradients):
         """Measures and trains unless a gradient overflowed; returns the products, 0 of a step that was skipped."""
-        k, flat = len(classes), ()
-        for each in classes:
-            flat = (*flat, *each)
-        overflowed = self.loss_scale.watch(flat)
-        products = ops.zeros((k * (k + 1) // 2,), ms.float64)
+        overflowed = self.loss_scale.watch(gradients)
+        products = ops.zeros((self.classes * (self.classes + 1) // 2,), ms.float64)
         if overflowed == 0:
             unscaled = ()
-            for each in measured:
+            for each in classes:
                 unscaled = (*unscaled, self.loss_scale.unscaled(each))
-            products = ops.depend(self.sums.add(unscaled, words), self.train(words, classes))
+            products = ops.depend(self.sums.add(unscaled, words), self.train(words, classes, rest))
         return products
 
-    def train(self, words, classes):
+    def train(self, words, classes, rest):
         total = classes[0]
         for each in classes[1:]:
             total = self.map(_add, total, each)
+        found, gradients = (*total, *rest), ()
+        for start, stop in self.order:
+            gradients = (*gradients, *found[start:stop])
         if self.word is None:
-            return self.step(total[1:])
-        ops.scatter_update(self.of_words, words, total[0])
-        done = self.step((*total[1 : self.word + 1], self.of_words, *total[self.word + 1 :]))
-        return ops.depend(done, ops.scatter_update(self.of_words, words, ops.zeros_like(total[0])))
+            return self.step(gradients)
+        rows = gradients[self.word]
+        ops.scatter_update(self.of_words, words, rows)
+        done = self.step((*gradients[: self.word], self.of_words, *gradients[self.word + 1 :]))
+        return ops.depend(done, ops.scatter_update(self.of_words, words, ops.zeros_like(rows)))
+
+
+class MeasuredStep(nn.Cell):
+    """`ClassGradients` and `Update` in one graph: handing hundreds of tensors over takes longer than their sums."""
+
+    def __init__(self, gradients: ClassGradients, update: Update):
+        super().__init__(auto_prefix=False)
+        self.gradients, self.update = gradients, update
+
+    def construct(self, words, places, perturbation, share, input_ids, attention_mask, token_type_ids, labels):
+        """Returns what `Update` does."""
+        found = self.gradients(words, places, perturbation, share, input_ids, attention_mask, token_type_ids, labels)
+        return self.update(words, *found)

@@ -48,9 +48,10 @@ class CellAccordance(Measured):
         chosen = positions_of(parameters, [each.name for each in weights])
         self._gradients = CellGradients(network, weights)
         self._sums = Sums(num_classes, [weights[i] for i in chosen], False)
-        self._update = Update(
-            self._sums, ranges([1 + i for i in chosen]), len(weights) + 2, optimizer, None, max_grad_norm
-        )
+        self._order = [*chosen, *sorted(set(range(len(weights))) - set(chosen))]  # measured ones, then the rest
+        self._measured = len(chosen)
+        places = [self._order.index(i) for i in range(len(weights))]
+        self._update = Update(self._sums, ranges(places), optimizer, None, max_grad_norm)
         self._zero = Zero(self._parameters())
         self._counts = AccordanceSums(num_classes)
         self._known = False  # the inputs' shapes
@@ -81,13 +82,18 @@ class CellAccordance(Measured):
             self._known = True
         before = self.network.training
         self._gradients.set_train(self.training)
-        classes = []
+        found: list[Tensor] = []
+        loss, rest = Tensor(0.0, ms.float32), None
         for label in range(self.num_classes):
             rows = np.flatnonzero(labels == label)
             share = Tensor(len(rows) / len(labels), ms.float32)
             if len(rows) == 0:
                 rows = np.zeros(1, np.int64)  # some example with a share of 0
-            classes.append(self._gradients(share, *(Tensor(np.ascontiguousarray(each[rows])) for each in arrays)))
-        loss = self._take(np.zeros(1, np.int32), classes)
+            *gradients, mean = self._gradients(share, *(Tensor(np.ascontiguousarray(each[rows])) for each in arrays))
+            gradients, loss = [gradients[i] for i in self._order], loss + mean
+            found += gradients[: self._measured]
+            others = gradients[self._measured :]
+            rest = others if rest is None else [a + b for a, b in zip(rest, others, strict=True)]
+        value = self._take(*self._update(Tensor([0], ms.int32), loss, *found, *(rest or [])))
         self.network.set_train(before)  # the mode belongs to the network, which others train
-        return loss
+        return value

@@ -34,6 +34,8 @@ from .layers import (
     TakeRows,
     Tanh,
     derive_gradients,
+    follow_clock,
+    new_clock,
     padding_bias,
 )
 
@@ -257,6 +259,9 @@ class BertModel(nn.Cell):
         self.pooler = BertPooler(config)
         self.packing = Packing(config.num_attention_heads)
         self.take = TakeRows()
+        clock = new_clock()
+        follow_clock(self, clock)
+        self.clock, self.advances, self.one = [clock], True, Tensor(1, ms.int32)
 
     def construct(self, input_ids, attention_mask, token_type_ids, perturbation=None, whole=False, output_packed=False):
         """Returns the pooled state (B, H) and, if `whole`, all hidden states (B, L, H), 0 at padding.
@@ -276,14 +281,17 @@ class BertModel(nn.Cell):
         embedded = self.embeddings(words, token_type_ids.reshape(-1)[places], places % length)
         first = packed.reshape((batch, length))[:, 0]
         states, summary = self.encoder(embedded, attention_mask, to_heads, from_heads, first, whole)
+        pooled = self.pooler(summary)
+        if self.training and self.advances:  # here, not first: see `layers.follow_clock`
+            ops.assign_add(self.clock[0], self.one)
         if output_packed:
-            return self.pooler(summary), (words, embedded, summary, places)
+            return pooled, (words, embedded, summary, places)
         hidden = ()
         if whole:
             real = (attention_mask != 0).astype(embedded.dtype).reshape((batch, length, 1))
             for state in (embedded, *states):
                 hidden = (*hidden, self.take(state, packed, places).reshape((batch, length, -1)) * real)
-        return self.pooler(summary), hidden
+        return pooled, hidden
 
 
 class BertForSequenceClassification(nn.Cell):
@@ -301,6 +309,7 @@ class BertForSequenceClassification(nn.Cell):
         self.bert = BertModel(config)
         rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = Dropout(rate)
+        follow_clock(self.dropout, self.bert.clock[0])
         self.classifier = Linear(config.hidden_size, config.num_labels)
         for cell in self.cells_and_names():
             if isinstance(cell[1], Linear):
@@ -325,6 +334,13 @@ class BertForSequenceClassification(nn.Cell):
         if output_hidden_states:
             return logits, states
         return logits
+
+    def summary_cells(self) -> list[nn.Cell]:
+        """Returns the cells whose rows are the sentences' [CLS] states, unless all hidden states are asked for."""
+        last = self.bert.encoder.layer[self.config.num_hidden_layers - 1]
+        parts = (last.attention.self.query, last.attention.output, last.intermediate, last.output)
+        whole = (*parts, self.bert.pooler, self.classifier)
+        return [cell for part in whole for _, cell in part.cells_and_names()]
 
     @classmethod
     def from_pretrained(

@@ -35,15 +35,15 @@ class SumsOverWorkers(nn.Cell):
     """The sums of float32 tensors over all workers, sent as one; without other workers the tensors themselves.
 
     Args:
-        shapes: of the tensors; at most the first may vary, whose first size is None then.
+        shapes: of the tensors; those that may vary, whose first size is None, come first and are sent one by one.
     """
 
     def __init__(self, shapes: list[tuple[int | None, ...]]):
         super().__init__(auto_prefix=False)
         self.alone = distributed.size() == 1
         self.sum, self.slice = SumOverWorkers(), ops.Slice()
-        self.varies = None in shapes[0]
-        fixed = shapes[1:] if self.varies else shapes
+        self.varying = sum(None in shape for shape in shapes)
+        fixed = shapes[self.varying :]
         self.shapes = [tuple(shape) for shape in fixed]
         self.sizes = [math.prod(each or 0 for each in shape) for shape in fixed]
         self.starts = [sum(self.sizes[:index]) for index in range(len(fixed))]
@@ -51,11 +51,10 @@ class SumsOverWorkers(nn.Cell):
     def construct(self, tensors):
         if self.alone:
             return tensors
-        sums, rest = (), tensors
-        if self.varies:
-            sums, rest = (self.sum(tensors[0]),), tensors[1:]
-        flat = ()
-        for each in rest:
+        sums, flat = (), ()
+        for each in tensors[: self.varying]:
+            sums = (*sums, self.sum(each))
+        for each in tensors[self.varying :]:
             flat = (*flat, each.reshape((-1,)))
         added = self.sum(ops.concat(flat))
         for index in range(len(self.shapes)):

@@ -207,14 +207,13 @@ class Dropout(nn.Cell):
 
     Attributes:
         clock: calls in training so far, an int32 parameter alone in a list, so that it is none of the model's.
-        advances: whether a call moves the clock.
+        advances: whether a call moves the clock (see `follow_clock`).
     """
 
     def __init__(self, p: float):
         super().__init__()
         self.p, self.start = p, int(np.random.randint(1, 2**31 - 1))
-        self.clock = [Parameter(Tensor(0, ms.int32), name=f"dropout_clock.{next(_numbers)}", requires_grad=False)]
-        self.advances, self.one = True, Tensor(1, ms.int32)
+        self.clock, self.advances, self.one = [new_clock()], True, Tensor(1, ms.int32)
         self.tables = _tables(p) if p > 0 else []
         self.factors = [_signed(factor) for factor in (0x85EBCA6B, 0xC2B2AE35)]
         self.stride, self.sixteen, self.thirteen = _signed(0x165667B1), Tensor(16, ms.int32), Tensor(13, ms.int32)
@@ -281,16 +280,41 @@ def _dropouts(network: nn.Cell) -> list[Dropout]:
     return [cell for _, cell in network.cells_and_names() if isinstance(cell, Dropout)]
 
 
+def new_clock() -> Parameter:
+    """Returns a clock for dropout: an int32 number, 0."""
+    return Parameter(Tensor(0, ms.int32), name=f"dropout_clock.{next(_numbers)}", requires_grad=False)
+
+
+def follow_clock(network: nn.Cell, clock: Parameter) -> None:
+    """Makes every `Dropout` in a network read a clock that somebody else moves.
+
+    MindSpore copies a weight that a graph reads both before and after it changes any parameter, and a dropout table
+    too. So a model moves one clock once, when nearly all of a pass is done.
+    """
+    for _, cell in network.cells_and_names():
+        if hasattr(cell, "clock"):
+            cell.clock, cell.advances = [clock], False
+
+
+def _clocks(network: nn.Cell) -> list[Parameter]:
+    found = [cell.clock[0] for _, cell in network.cells_and_names() if hasattr(cell, "clock")]
+    return list({id(clock): clock for clock in found}.values())
+
+
 def dropout_clocks(network: nn.Cell) -> np.ndarray:
-    """Returns the random state of a network's dropout: the clock of each `Dropout`, int32 [cells]."""
-    return np.array([each.clock[0].asnumpy() for each in _dropouts(network)], np.int32)
+    """Returns the random state of a network's dropout: its clocks, int32 [clocks]."""
+    return np.array([clock.asnumpy() for clock in _clocks(network)], np.int32)
 
 
-def set_dropout_clocks(network: nn.Cell, clocks: np.ndarray | int) -> None:
-    """Sets what `dropout_clocks` returned, or all clocks to one number; the next masks are those of that time."""
-    cells = _dropouts(network)
-    for cell, time in zip(cells, np.broadcast_to(clocks, len(cells)), strict=True):
-        cell.clock[0].set_data(Tensor(int(time), ms.int32))
+def set_dropout_clocks(network: nn.Cell, values: np.ndarray | int) -> None:
+    """Sets what `dropout_clocks` returned, or all clocks to one number; the next masks are those of that time.
+
+    Raises:
+        ValueError: the network has another number of clocks.
+    """
+    clocks = _clocks(network)
+    for clock, value in zip(clocks, np.broadcast_to(values, len(clocks)), strict=True):
+        clock.set_data(Tensor(int(value), ms.int32))
 
 
 def part_dropout_masks(network: nn.Cell, rank: int) -> None:
@@ -301,9 +325,8 @@ def part_dropout_masks(network: nn.Cell, rank: int) -> None:
 
 def share_dropout_masks(network: nn.Cell) -> Parameter:
     """Makes every `Dropout` in a network repeat its mask until the returned clock, an int32 number, is changed."""
-    clock = Parameter(Tensor(0, ms.int32), name=f"dropout_clock.{next(_numbers)}", requires_grad=False)
-    for each in _dropouts(network):
-        each.clock, each.advances = [clock], False
+    clock = new_clock()
+    follow_clock(network, clock)
     return clock
 
 
@@ -415,6 +438,17 @@ class Packing(nn.Cell):
         to_heads = packed.reshape((batch, 1, length)) * self.heads + heads.reshape((1, -1, 1))
         from_heads = (places // length * (self.heads - 1) * length + places).reshape((-1, 1)) + heads * length
         return places, packed, to_heads.reshape(-1), from_heads.reshape(-1)
+
+
+def packed_tokens(attention_mask: np.ndarray) -> np.ndarray:
+    """Returns how many tokens `Packing` takes of each row of a mask, int [B]."""
+    computed = attention_mask != 0
+    computed[:, 0] = True
+    padding = np.flatnonzero(~computed.ravel())
+    tokens = computed.sum(axis=1)
+    if len(padding):
+        tokens[padding[0] // attention_mask.shape[1]] += 1
+    return tokens
 
 
 class _PlainTakeRows(nn.Cell):

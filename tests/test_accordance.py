@@ -128,7 +128,7 @@ def test_loss_reset_and_one_graph_for_all_batches(tiny):
     again = measure.result()
     assert again.value == first.value
     np.testing.assert_array_equal(again.class_matrix, first.class_matrix)
-    assert len(measure._gradients.compile_cache) == len(measure._update.compile_cache) == 1
+    assert len(measure._step.compile_cache) == 1
 
 
 def test_undefined_is_said_and_is_no_crash(tiny):
