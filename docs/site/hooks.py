@@ -50,7 +50,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 def targets(text: str, place: str) -> set[str]:
     """Returns the paths, from the repository's root, that a text at this place links to."""
-    found = (each for _, each, _ in LINK.findall(without_code(text)) if "://" not in each and not each.startswith("mailto:"))
+    found = (
+        each for _, each, _ in LINK.findall(without_code(text)) if "://" not in each and not each.startswith("mailto:")
+    )
     return {posixpath.normpath(posixpath.join(posixpath.dirname(place), each)) for each in found}
 
 

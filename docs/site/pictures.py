@@ -1,6 +1,6 @@
 """Draws the pictures of docs/method.md, and writes what they say beneath them, from result files and from the formulas.
 
-    python docs/site/pictures.py            # writes docs/pictures/*.svg and the captions in docs/method.md
+python docs/site/pictures.py            # writes docs/pictures/*.svg and the captions in docs/method.md
 """
 
 from __future__ import annotations
