@@ -18,7 +18,7 @@ from mindspore_floodx.demo_corpus import generate
 from mindspore_floodx.official import OFFICIAL
 
 RUNS = {"runs/mrpc-finetune-0": None, "runs/mrpc-flooding-0": 0.1, "runs/sst2-finetune-0": None}
-RUNS |= {"runs/sst2-flooding-0": 0.1, "RUN": 0.1}
+RUNS |= {"runs/sst2-flooding-0": 0.1, "RUN": 0.1, "runs/reviews-finetune": None, "runs/reviews-floodingx": 0.1}
 MRPC = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
 QNLI = "index\tquestion\tsentence\tlabel"
 

@@ -9,19 +9,24 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import os
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = "results/reproduce-cpu"
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
-# Python writes options of subcommands in another way from 3.14 on; width and program are the same on every machine
-WIDTH = "100"
+LOADED = re.compile(
+    r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=["']?(?:https?:)?//[^"'\s>]+|url\(["']?https?:[^)]*"""
+)
+log = logging.getLogger("mkdocs.hooks")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -46,6 +51,12 @@ def on_files(files: Files, config: Any) -> Files:
             if files.get_file_from_path(site_uri) is None and (ROOT / target).is_file() and site_uri not in pages:
                 files.append(File.generated(config, site_uri, abs_src_path=str(ROOT / target)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> None:
+    """A page that is a section of its own needs no list of its section's pages beside it."""
+    if page.file.src_uri in ("index.md", "design.md"):
+        page.meta["hide"] = ["navigation"]
 
 
 def targets(text: str, place: str) -> set[str]:
@@ -85,7 +96,8 @@ def report() -> str:
 
     def part(name: str) -> str:
         text = relative((folder / name).read_text(encoding="utf-8"), f"{REPORT}/{name}", place)
-        return re.sub(r"^#+ ", "### ", text, flags=re.MULTILINE)
+        text = re.sub(r"^#+ ", "### ", text, flags=re.MULTILINE)
+        return re.sub(r"^### ([^\n]*)\n\n(Table \w+)", r"### \2: \1\n\n\2", text, flags=re.MULTILINE)
 
     tables = "\n\n".join(part(f"tables/{path.name}") for path in sorted((folder / "tables").glob("*.md")))
     return f"""# Reproduction report
@@ -120,21 +132,38 @@ def relative(text: str, place: str, new_place: str) -> str:
 
 def commands() -> str:
     """The `--help` of every command, as its own parser writes it."""
-    os.environ["COLUMNS"] = WIDTH
     parts = [
         "# Commands\n\nWhat `--help` prints of each. In a clone a command is `python run/NAME.py`, after `pip install` "
         "it is `floodx-NAME`; `floodx-convert` is `python -m ckpt_convert`.\n"
     ]
     for name in sorted(path.stem for path in (ROOT / "run").glob("*.py")):
-        parts.append(f"## {name}\n\n```text\n{help_of(f'mindspore_floodx.cli.{name}')}\n```\n")
-    parts.append(f"## convert\n\n```text\n{help_of('ckpt_convert.command')}\n```\n")
+        parts.append(f"## {name}\n\n```text\n{help_of(f'mindspore_floodx.cli.{name}', f'run/{name}.py')}\n```\n")
+    parts.append(f"## convert\n\n```text\n{help_of('ckpt_convert.command', 'ckpt_convert')}\n```\n")
     return "\n".join(parts)
 
 
-def help_of(module: str) -> str:
-    """Returns what the command of this module prints for --help."""
+def help_of(module: str, program: str) -> str:
+    """Returns what the command of this module prints for --help, on every machine in the same width."""
     printed = io.StringIO()
     main = importlib.import_module(module).main
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+    with (
+        mock.patch.dict(os.environ, COLUMNS="90"),
+        mock.patch.object(sys, "argv", [program]),
+        contextlib.redirect_stdout(printed),
+        contextlib.suppress(SystemExit),
+    ):
         main(["--help"])
     return printed.getvalue().rstrip()
+
+
+def on_post_build(config: Any) -> None:
+    """Warns, which ends a strict build, of everything that a page would load from the network."""
+    for path in sorted(Path(config.site_dir).rglob("*")):
+        if path.suffix in (".html", ".css"):
+            for found in loaded(path.read_text(encoding="utf-8")):
+                log.warning("%s would be loaded from the network by %s", found, path.relative_to(config.site_dir))
+
+
+def loaded(content: str) -> list[str]:
+    """Returns what a page or style sheet loads from elsewhere; a link that a reader may follow is none of it."""
+    return LOADED.findall(content)
