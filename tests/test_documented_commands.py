@@ -104,6 +104,22 @@ def check_training(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         )  # the documented one may be a run of the world
 
 
+def check_several(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`msrun`: MindSpore's own parser takes its options, and the training that it starts is checked in one process."""
+    from mindspore.parallel.cluster.run import get_args
+
+    monkeypatch.setattr(sys, "argv", words)
+    launched = get_args()
+    assert launched.join == "True" or launched.join is True
+    check_training(["python", launched.task_script, *launched.task_script_args], monkeypatch)
+
+
+def check_ray(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own parser takes its options; nothing is started."""
+    scripts = pytest.importorskip("ray.scripts.scripts", reason="Ray is not installed: pip install -e .[ray]")
+    scripts.cli.commands[words[1]].make_context(words[1], words[2:])
+
+
 def check_measurement(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     module = {"smoothness": "smoothness", "timing": "timing", "accordance": "accordance_of_run"}[Path(words[1]).stem]
     monkeypatch.setattr(importlib.import_module(f"mindspore_floodx.{module}"), "use_device", stop)
@@ -133,6 +149,10 @@ def check_attack(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attacks, "_attack", stop)
     given = words[words.index("--resources") + 1] if "--resources" in words else "official"
     near = ["--neighbours", "FILE"] if given == "standin" and "--neighbours" not in words else []
+    if "--ray" in words:  # there is no cluster here; the option itself is parsed
+        importlib.import_module("mindspore_floodx.cli.attack").parser().parse_args(words[2:])
+        place = words.index("--ray")
+        words = words[:place] + words[place + 2 :]
     with pytest.raises(Accepted):
         run([*words, *near, "--workers", "1"], monkeypatch)
 
@@ -259,6 +279,8 @@ RULES = [  # the first that fits
     Rule(PYTHON + r"benchmarks/\w+\.py", "PARSED", parse),
     Rule(PYTHON + r"docs/site/\w+\.py", "ELSEWHERE", script),
     Rule(PYTHON + r"(run/\w+\.py|-m ckpt_convert)$", "SHELL", named),
+    Rule(r"msrun ", "CHECKED", check_several),
+    Rule(r"ray (start|stop)", "PARSED", check_ray),
     Rule(r"make( |$)", "SHELL", make),
     Rule(r"pip (install|download)( |$)", "SHELL", install),
     Rule(r"source \.venv/bin/activate", "SHELL", environment),

@@ -112,6 +112,15 @@ class TestHooks:
         assert hooks.relinked("[a](../../README.md#x)", "docs/how-to/p.md", "how-to/p.md") == "[a](../readme.md#x)"
         assert hooks.targets(text, "docs/page.md") == {"results/x.md", "docs/pictures/p.svg", "docs/data.md"}
 
+    def test_a_new_page_is_in_the_navigation(self, hooks, tmp_path, monkeypatch):
+        for name in ("docs/old.md", "docs/new.md", "docs/how-to/new.md", "results/new.md"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("# New\n")
+        monkeypatch.setattr(hooks, "ROOT", tmp_path)
+        nav = [{"Home": "index.md"}, {"How to": []}, {"Guides": [{"Old": "old.md"}]}, {"Results": []}]
+        expected = [{"Home": "index.md"}, {"How to": ["how-to/new.md"]}, {"Guides": [{"Old": "old.md"}, "new.md"]}]
+        assert hooks.completed(nav) == [*expected, {"Results": ["results/new.md"]}]
+
     def test_every_link_out_of_the_documentation_leads_to_a_file(self, hooks):
         for path in [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md"), *(ROOT / "results").glob("*.md")]:
             place = path.relative_to(ROOT).as_posix()

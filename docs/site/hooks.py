@@ -29,6 +29,22 @@ LOADED = re.compile(
 log = logging.getLogger("mkdocs.hooks")
 
 
+def on_config(config: Any) -> Any:
+    """Puts pages that mkdocs.yml does not name at the end of the section they belong to."""
+    config.nav = completed(config.nav)
+    return config
+
+
+def completed(nav: list[Any]) -> list[Any]:
+    """Returns the navigation with every page of docs/, docs/how-to/ and results/; new ones are under their titles."""
+    shown = str(nav)
+    new: dict[str, list[str]] = {}
+    for section, pattern in (("How to", "docs/how-to/*.md"), ("Guides", "docs/*.md"), ("Results", "results/*.md")):
+        uris = [uri_of(path.relative_to(ROOT).as_posix()) for path in sorted(ROOT.glob(pattern))]
+        new[section] = [uri for uri in uris if f"'{uri}'" not in shown]
+    return [{name: [*each, *new[name]] if name in new else each} for entry in nav for name, each in entry.items()]
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages and files that are made of, or lie in, the rest of the repository."""
     pages = {"readme.md": ("README.md", (ROOT / "README.md").read_text(encoding="utf-8"))}
