@@ -28,7 +28,8 @@ chaos: $(VENV)/.test-installed  ## kills trainings 50 times for each method; hou
 docs: $(VENV)/.docs-installed  ## the documentation site in build/site, which opens from disk
 	$(BIN)/python docs/site/pictures.py
 	$(BIN)/python docs/site/code_map.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	# not --quiet, with which --strict sees no warning
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.test-installed  ## ruff and mypy alone
 	$(BIN)/ruff check .
