@@ -96,7 +96,8 @@ def run_conversion(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def check_training(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from mindspore_floodx import trainer
 
-    local = [] if "--data-dir" in words or "--train" in words else ["--data-dir", "DATA", "--model", "minilm"]
+    here = {"--data-dir", "--train", "demo"} & set(words)
+    local = [] if here else ["--data-dir", "DATA", "--model", "minilm"]  # instead of the hub
     monkeypatch.setattr(trainer, "use_device", stop)  # after settings, data and the model's files were read
     with pytest.raises(Accepted):
         run(
@@ -382,7 +383,7 @@ def test_expensive_commands_to_their_end(command, world, monkeypatch, capsys):
         run(words, monkeypatch)  # with --verify
         return
     if check is check_training:
-        own = [] if "--train" in words else ["--data-dir", "DATA"]
+        own = [] if {"--train", "demo"} & set(words) else ["--data-dir", "DATA"]
         more = [*SMALL, *own, "--output-dir", f"out/slow-{COMMANDS.index(command)}", "--overwrite"]
     else:
         more = {

@@ -23,6 +23,8 @@ GROUPS = {
     "Data": "*/data.py */official.py */hub.py */imdb.py */readers.py */splits.py */demo_corpus.py */encoding.py",
     "Model": "*/bert.py */layers.py */model_config.py */pretrained.py */optim.py */evaluation.py",
     "Training": "*/trainer.py */monitor.py */accordance*.py */flood_level.py */callbacks.py *_floodx/flooding.py",
+    "Several devices and machines": "*/distributed.py */collectives.py */parts.py */accumulation.py */ray_*.py",
+    "Speed and memory": "*/prefetch.py */loss_scale.py",
     "Training methods": "mindspore_floodx/defences/*",
     "Device": "*/device.py */cuda_*.py */self_check.py */doctor.py",
     "Attacks": "*/attack*.py */textattack_files.py",
@@ -30,6 +32,8 @@ GROUPS = {
     "Files from strangers": "*/untrusted.py */archives.py */safe_pickle.py */errors.py",
     "Measurements and pictures": "*/smoothness.py */timing.py */comparison.py */plots.py */model_card.py",
     "Tables and figures of the paper": "mindspore_floodx/reproduce/*",
+    "Playground": "mindspore_floodx/playground/*",
+    "Other tools": "*/mindnlp_*.py */mlflow_*.py",
     "Conversion": "ckpt_convert/*",
 }
 REST = "Others"
