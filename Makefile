@@ -9,7 +9,7 @@ in_range = $(shell $(1) -c 'import sys; print("yes" * ((3, 10) <= sys.version_in
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test chaos lint clean
+.PHONY: help install demo test chaos docs lint clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,12 @@ test: $(VENV)/.test-installed lint  ## ruff, mypy, pytest
 
 chaos: $(VENV)/.test-installed  ## kills trainings 50 times for each method; hours; results/chaos_training.json
 	$(BIN)/python benchmarks/chaos.py --output results/chaos_training.json
+
+docs: $(VENV)/.docs-installed  ## the documentation site in build/site, which opens from disk
+	$(BIN)/python docs/site/pictures.py
+	$(BIN)/python docs/site/code_map.py
+	# not --quiet, with which --strict sees no warning
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.test-installed  ## ruff and mypy alone
 	$(BIN)/ruff check .

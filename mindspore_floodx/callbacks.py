@@ -27,7 +27,7 @@ class AccordanceCallback(Callback):
             one. None only measures.
         sub_epochs: parts of an epoch, each of at least two steps.
         batches: at most so many of a sub-epoch's batches are measured, evenly spaced; None: all.
-        rule: options of `choose_flood_level`, such as ``rule="sign"``.
+        rule: options of `choose_flood_level`, such as ``rule="turns-positive"``.
 
     Attributes:
         rows: of each sub-epoch: sub_epoch, step, epoch, accordance, same_class, train_loss (nats).
