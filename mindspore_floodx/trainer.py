@@ -346,10 +346,9 @@ class _Training:
                 self._checkpoint()
                 if distributed.is_main():
                     self._save(self.folder.path / "checkpoint")
-                said = (
-                    f"after step {self.step:,} of {self.total_steps:,}; {said}, and the model as it is now is in "
-                    f"{self.folder.path / 'checkpoint'}"
-                )
+                said = f"after step {self.step:,} of {self.total_steps:,}; {said}"
+                if distributed.is_main():
+                    said += f", and the model as it is now is in {self.folder.path / 'checkpoint'}"
             if self.ends_together:
                 distributed.wait_for_all()  # msrun kills all workers as soon as one has ended
             raise type(stop)(said) from None

@@ -81,8 +81,9 @@ class TestTwoWorkers:
             assert {row["flooded"] for row in rows(one / "log.csv")} == {"0", "1"}  # both turns are taken
         if method == "floodingx":
             decisions = [json.loads((run / "flood_level.json").read_text()) for run in (one, two)]
-            assert decisions[0]["fired"] and decisions[1]["fired"]
+            assert decisions[0]["sub_epoch"] == decisions[1]["sub_epoch"]
             assert decisions[1]["level"] == pytest.approx(decisions[0]["level"], rel=1e-5)
+            assert decisions[1]["accordance"] == pytest.approx(decisions[0]["accordance"], rel=1e-5)
 
     def test_the_models_are_alike(self, runs):
         from safetensors.numpy import load_file
