@@ -4,9 +4,8 @@
     python benchmarks/memory.py --models bert-base --batch 2 --steps 1 --output FILE.json
 
 Every form of the step has a process of its own, since memory that was used once stays with a process. Rows are full.
-Reported: the largest memory after the graph was compiled, and how much of it came with the steps; processor seconds of
-a step (the median of those after the first), which a busy machine changes less than the time that passes; and the time
-in which the batches of a real epoch are made, which a thread does while a step runs (with --data-dir).
+Reported: the largest memory, and how much of it came with the steps, after the graph was compiled; and processor
+seconds of a step (the median of those after the first), which a busy machine changes less than the time that passes.
 """
 
 from __future__ import annotations
@@ -64,10 +63,10 @@ def measure(model: str, form: str, batch: int, length: int, steps: int) -> dict[
     generator = np.random.default_rng(0)
     ids = generator.integers(1000, 30000, (batch, length)).astype(np.int32)
     rows = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    seconds, losses = [], []
+    seconds = []
     for _ in range(steps):
         began = time.process_time()
-        losses.append(defence.train_step(rows | {"labels": np.arange(batch, dtype=np.int32) % 2}))
+        defence.train_step(rows | {"labels": np.arange(batch, dtype=np.int32) % 2})
         seconds.append(time.process_time() - began)
     return {
         "model": model,
@@ -78,23 +77,7 @@ def measure(model: str, form: str, batch: int, length: int, steps: int) -> dict[
         "gigabytes_of_the_steps": peak() - before,
         "cpu_seconds_per_step": statistics.median(seconds[1:] or seconds),
         "compile_cpu_seconds": compiled,
-        "losses": losses,
     }
-
-
-def batches_of_an_epoch(data_dir: str) -> dict[str, Any]:
-    """Returns how long it takes to make all batches of an epoch of MRPC, in processor seconds."""
-    from mindspore_floodx.encoding import encode, load_tokenizer
-    from mindspore_floodx.pretrained import find_model
-    from mindspore_floodx.settings import resolve
-    from mindspore_floodx.trainer import epoch_batches, load_data
-
-    settings = resolve({"dataset": "mrpc", "data_dir": data_dir, "model": "minilm", "batch_size": 16})
-    train_set = encode(load_data(settings).train, load_tokenizer(find_model("minilm")), settings.max_length)
-    began = time.process_time()
-    count = sum(1 for _ in epoch_batches(train_set, {}, settings, 0))
-    seconds = time.process_time() - began
-    return {"dataset": "mrpc", "batches": count, "cpu_seconds": seconds, "cpu_seconds_per_batch": seconds / count}
 
 
 def main() -> None:
@@ -105,7 +88,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--data-dir")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # a model and a form, measured in this process
     options = parser.parse_args()
     if options.one:
@@ -126,14 +108,12 @@ def main() -> None:
             part.unlink()
             print(", ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
     result = {
-        "command": "python benchmarks/memory.py " + " ".join(sys.argv[1:]).replace(str(options.data_dir), "DATA"),
+        "command": "python benchmarks/memory.py " + " ".join(sys.argv[1:]),
         "threads": 1,
         "load_average": os.getloadavg()[0],
         "packages": package_versions(),
         "rows": rows,
     }
-    if options.data_dir:
-        result["batches"] = batches_of_an_epoch(options.data_dir)
     write_json(options.output, result)
 
 

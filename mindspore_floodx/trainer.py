@@ -457,7 +457,7 @@ class _Training:
             f"batch {settings.batch_size}, on {self._devices()}",
         ]
         if settings.precision == "float16":
-            slow = "; a CPU computes them, but no faster than float32" if settings.device == "CPU" else ""
+            slow = "; a CPU takes longer for them than for float32" if settings.device == "CPU" else ""
             lines.append(f"the encoder's matrix products in training are float16, the rest is float32{slow}")
         if self.going_on_from:
             lines.append(f"going on at step {self.step:,} of {self.total_steps:,} from {self.going_on_from}")
