@@ -36,7 +36,7 @@ def training_figure(run: Path) -> Any:
     per_epoch = len(steps) / max(len(epochs), 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
     x = steps["step"] / per_epoch
-    left.plot(x, steps["loss"], color="0.8", linewidth=0.8, label="training loss, each step")
+    left.plot(x, steps["loss"], color="0.5", alpha=0.4, linewidth=0.8, label="training loss, each step")
     window = max(5, len(steps) // 40)
     smooth = steps["loss"].rolling(window, min_periods=1).mean()
     left.plot(x, smooth, color="C0", label=f"training loss, mean of {window} steps")

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..plots import accordance_figure, training_figure
 
 _GROUNDS = ("default", "dark_background")  # styles of matplotlib
+_COLOURS = "axes.prop_cycle"  # the same on both grounds
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def draw_history(run: Path | None) -> tuple[list[Picture], str]:
 def _png(figure_of: Callable[[Path], Any], run: Path, ground: str) -> str:
     import matplotlib.pyplot as plt
 
-    with plt.style.context(ground):
+    with plt.style.context([ground, {_COLOURS: plt.rcParamsDefault[_COLOURS]}]):
         figure = figure_of(run)
         file = io.BytesIO()
         try:
