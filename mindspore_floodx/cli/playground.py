@@ -82,4 +82,3 @@ def _serve(given: argparse.Namespace, held: object) -> int:
             webbrowser.open(address)
         serving.run(sockets=[held])
     return 0
-

@@ -21,6 +21,7 @@ from ..attack_workers import describe_failure
 from ..errors import UserError
 from .models import PlayModel
 
+MAX_WORDS = 500  # of both texts together: TextAttack makes a text without each word before it asks for anything
 QUERIES_AT_ONCE = 32  # between two such batches an attack looks whether it was stopped, and others' texts are answered
 PREFERRED = ("deepwordbug", "synonym")  # the first of them that is there is chosen at first; neither has downloads
 _COLUMNS = ("text", "text_pair")
@@ -33,7 +34,7 @@ def offered(**options: Any) -> list[AttackSettings]:
     """Returns the attacks whose resources are on this machine, the first of `PREFERRED` at the front.
 
     Args:
-        options: `resources`, `neighbours`, `masked_lm` and `max_candidates` as `attack_recipes.AttackSettings` has them.
+        options: `resources`, `neighbours`, `masked_lm` and `max_candidates`, see `attack_recipes.AttackSettings`.
 
     Raises:
         UserError: options that are wrong for every attack.
@@ -144,10 +145,12 @@ class Attacker:
             true_class: in the page's order; None takes each model's own answer for true.
 
         Raises:
-            UserError: there is no such attack here.
+            UserError: there is no such attack here, or the texts are too long to be attacked.
         """
         if name not in self.attacks:
             raise UserError(f"The attack {name!r} is not offered here; choose one of {', '.join(self.attacks)}.")
+        if (words := sum(len(text.split()) for text in texts)) > MAX_WORDS:
+            raise UserError(f"An attack takes at most {MAX_WORDS:,} words, and these are {words:,}; shorten the text.")
         live = LiveAttack(name, texts, [OneAttack(model) for model in self.models])
         with self._guard:
             self._live.append(live)

@@ -1,4 +1,4 @@
-"""The models of the playground: one or two runs or exports with the same classes, opened to answer and to be attacked."""
+"""The models of the playground: one or two runs or exports with the same classes, opened to answer."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import uuid
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def build_page(models: Sequence[PlayModel], attacker: Attacker, examples: Sequen
     """
     gr = import_gradio()
     running: dict[str, LiveAttack] = {}  # by the visitor's tab
-    columns = models[0].columns
+    columns, labels = models[0].columns, models[0].labels
 
     def classify(first: str | None, second: str | None) -> str:
         try:
@@ -63,8 +64,12 @@ def build_page(models: Sequence[PlayModel], attacker: Attacker, examples: Sequen
         return view.prediction_table(models, [predict(model, texts) for model in models])
 
     async def attack(
-        name: str, first: str | None, second: str | None, true_class: int, request: gr.Request  # type: ignore[name-defined]
-    ) -> AsyncIterator[tuple[Any, ...]]:
+        name: str,
+        first: str | None,
+        second: str | None,
+        true_class: int,
+        request: gr.Request,  # type: ignore[name-defined]
+    ) -> AsyncIterator[dict[Any, Any]]:
         buttons = {start: gr.Button(interactive=True), stop: gr.Button(interactive=False)}
         try:
             texts = check_texts(first or "", second or "", columns)  # None: a hidden box
@@ -72,7 +77,7 @@ def build_page(models: Sequence[PlayModel], attacker: Attacker, examples: Sequen
         except UserError as error:
             yield {attacked: view.sentence(str(error)), **buttons}
             return
-        visitor = request.session_hash or ""
+        visitor = request.session_hash or uuid.uuid4().hex
         if visitor in running:
             running[visitor].stop()
         running[visitor] = live
@@ -120,9 +125,7 @@ def build_page(models: Sequence[PlayModel], attacker: Attacker, examples: Sequen
                     placeholder=f"Type up to {MAX_WORDS:,} words",
                     elem_id="first",
                 )
-                second = gr.Textbox(
-                    label=names[-1], lines=3, max_lines=10, visible=len(names) == 2, elem_id="second"
-                )
+                second = gr.Textbox(label=names[-1], lines=3, max_lines=10, visible=len(names) == 2, elem_id="second")
             with gr.Column(scale=1, min_width=280):
                 recipe = gr.Dropdown(
                     [(_title(settings), name) for name, settings in attacker.attacks.items()],
@@ -131,7 +134,7 @@ def build_page(models: Sequence[PlayModel], attacker: Attacker, examples: Sequen
                     elem_id="recipe",
                 )
                 truth = gr.Dropdown(
-                    [("each model's own answer", _OWN_ANSWER), *((label, i) for i, label in enumerate(models[0].labels))],
+                    [("each model's own answer", _OWN_ANSWER), *zip(labels, range(len(labels)), strict=True)],
                     value=_OWN_ANSWER,
                     label="True class",
                     elem_id="truth",

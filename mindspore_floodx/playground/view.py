@@ -156,13 +156,15 @@ def marked_words(original: str, perturbed: str, changed: int | None = None) -> M
 
 def history_html(models: Sequence[PlayModel], histories: Sequence[tuple[list[Picture], str]]) -> Markup:
     """The pictures of each model's training, one below the other."""
-    image = Markup('<div class="fx-scroll"><img class="fx-light" src="{}" alt="{}"><img class="fx-dark" src="{}" alt="{}"></div>')
+    image = Markup(
+        '<div class="fx-scroll"><img class="fx-light" src="{0}" alt="{2}"/>'
+        '<img class="fx-dark" src="{1}" alt="{2}"/></div>'
+    )
     parts = Markup("")
     for model, (pictures, why_not) in zip(models, histories, strict=True):
         parts += Markup('<h3 class="fx-run">{}</h3>').format(model.title)
         for picture in pictures:
-            alternative = f"{model.title}: {picture.what}"
-            parts += image.format(picture.light, alternative, picture.dark, alternative)
+            parts += image.format(picture.light, picture.dark, f"{model.title}: {picture.what}")
         if why_not:
             parts += sentence(why_not)
     return Markup('<h2 class="fx-part">How they were trained</h2>{}').format(parts)
