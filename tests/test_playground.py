@@ -5,8 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import re
+import signal
 import socket
+import subprocess
 import sys
+import urllib.request
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -287,6 +292,47 @@ def test_a_port_that_is_taken_or_is_none():
             bind(port)
     with bind(0) as held:
         assert held.getsockname()[0] == "127.0.0.1"
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from unittest import mock
+from mindspore_floodx.cli import playground
+from mindspore_floodx.errors import run_command
+from mindspore_floodx.playground.models import PlayModel
+model = PlayModel("run", "", Path("export"), None, {}, ["no", "yes"], [0, 1], None)
+with mock.patch("mindspore_floodx.playground.models.open_models", lambda *given: [model]):
+    run_command(lambda: playground.main(["run", "--port", "0", "--no-browser", "--resources", "standin"]))
+"""
+
+
+@pytest.mark.parametrize("sent, said, status", [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)])
+def test_the_command_serves_until_it_is_stopped(sent, said, status):
+    pytest.importorskip("gradio", reason="gradio is not installed; it comes with the extra 'playground'")
+    hostile = {"GRADIO_SHARE": "true", "GRADIO_SERVER_NAME": "0.0.0.0", "HTTP_PROXY": "http://127.0.0.1:9"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | hostile,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
+    )
+    try:
+        line = process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert address, process.stderr.read()
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(address[0], timeout=60) as page:
+            assert b"MindSpore-FloodX playground" in page.read()
+        process.send_signal(sent)
+        rest, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == status and rest == ""
+    note, last = errors.strip().split("\n")
+    assert note.startswith("There are no sentences to pick") and last == f"stopped by {said}"
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch):

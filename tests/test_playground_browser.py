@@ -40,7 +40,7 @@ NEGATIVE, POSITIVE = LABELS = ("<b>negative</b>", '<img src=x onerror="window.ha
 RUN, SENTENCE = "<i>run", SENTENCES[5]
 ENDLESS = "an attack on this does not end by itself"
 LONGEST = "film " * 4_999 + "film"
-SOON = 120  # seconds; on a free core nothing here takes 2
+SOON = 60  # seconds; on a free core nothing here takes 2
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def attacker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacker]:
 @pytest.fixture(scope="module")
 def address(attacker: Attacker) -> Iterator[str]:
     """Where the page is served."""
-    page = build_page(attacker.models, attacker, [Picked((f"{SENTENCE} <u>",), 1), Picked((SENTENCES[0],), 0)])
+    page = build_page(attacker.models, attacker, [Picked((f"<u> {SENTENCE}",), 1), Picked((SENTENCES[0],), 0)])
     with server.bind(0) as held:
         serving = server.make_server(page)
         thread = threading.Thread(target=serving.run, kwargs={"sockets": [held]})
@@ -192,15 +192,15 @@ def test_picking_sets_the_true_class(opened: Any, attacker: Attacker) -> None:
     opened.find_element("css selector", "#pick input").click()
     wait(opened, "return document.querySelectorAll('[role=option]').length === 2")
     option = opened.find_element("css selector", "[role=option]")
-    assert option.text.endswith("<u>")
+    assert "<u> An honest" in option.get_attribute("textContent")
     option.click()
-    wait(opened, "return document.querySelector('#first textarea').value === arguments[0]", f"{SENTENCE} <u>")
+    wait(opened, "return document.querySelector('#first textarea').value === arguments[0]", f"<u> {SENTENCE}")
     wait(opened, "return document.querySelector('#truth input').value === arguments[0]", POSITIVE)
     click(opened, "attack")
     wait(opened, "return document.querySelectorAll('#attacked .fx-turn').length === 2")
     cards = texts(opened, ".fx-card")
     for model, card in zip(attacker.models, cards, strict=True):
-        right = predict(model, (f"{SENTENCE} <u>",)).probabilities.argmax() == 1
+        right = predict(model, (f"<u> {SENTENCE}",)).probabilities.argmax() == 1
         assert (f"Wrong already, without an attack: the true class is {POSITIVE}" in card) != right
 
 

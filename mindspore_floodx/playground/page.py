@@ -147,16 +147,18 @@ def build_page(models: Sequence[PlayModel], attacker: Attacker, examples: Sequen
         gr.HTML(view.history_html(models, [draw_history(model.run) for model in models]), elem_id="history")
 
         quiet: Any = {"show_progress": "hidden", "api_visibility": "private"}
+        # Without the queue: its stream of events closes after each one, and an event that begins in that moment, as
+        # fast typing makes them, may get no answer.
+        at_once = {**quiet, "queue": False}
         gr.on(
             [first.change, second.change],
             classify,
             [first, second],
             answers,
             trigger_mode="always_last",
-            concurrency_limit=4,
-            **quiet,
+            **at_once,
         )
-        picked.change(choose, picked, [first, second, truth], **quiet)
+        picked.change(choose, picked, [first, second, truth], **at_once)
         start.click(
             attack,
             [recipe, first, second, truth],
@@ -164,7 +166,7 @@ def build_page(models: Sequence[PlayModel], attacker: Attacker, examples: Sequen
             concurrency_limit=ATTACKS_WATCHED,
             **quiet,
         )
-        stop.click(end, concurrency_limit=None, **quiet)
+        stop.click(end, **at_once)
     return page
 
 
