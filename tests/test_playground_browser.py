@@ -243,6 +243,8 @@ def test_an_attack_whose_visitor_has_gone_ends(opened: Any, address: str, attack
     says(opened, "attacked", "Running")
     assert len(attacker._live) == 1
     open_page(opened, address)
+    logged = opened.get_log("browser")  # Gradio itself logs that its stream was cut
+    assert all("AbortError" in each["message"] for each in logged)
     until = time.monotonic() + SOON
     while attacker._live and time.monotonic() < until:
         time.sleep(0.1)

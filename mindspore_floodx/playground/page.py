@@ -142,7 +142,8 @@ def build_page(models: Sequence[PlayModel], attacker: Attacker, examples: Sequen
                 with gr.Row():
                     start = gr.Button("Attack", variant="primary", min_width=100, elem_id="attack")
                     stop = gr.Button("Stop", interactive=False, min_width=100, elem_id="stop")
-        answers = gr.HTML(view.sentence(note) if note else "", elem_id="answers")
+        gr.HTML(view.sentence(note), visible=bool(note))
+        answers = gr.HTML("", elem_id="answers")
         attacked = gr.HTML("", elem_id="attacked")
         gr.HTML(view.history_html(models, [draw_history(model.run) for model in models]), elem_id="history")
 
@@ -158,6 +159,7 @@ def build_page(models: Sequence[PlayModel], attacker: Attacker, examples: Sequen
             trigger_mode="always_last",
             **at_once,
         )
+        page.load(classify, [first, second], answers, **at_once)  # of what was typed before the page listened
         picked.change(choose, picked, [first, second, truth], **at_once)
         start.click(
             attack,
