@@ -243,8 +243,7 @@ def test_an_attack_whose_visitor_has_gone_ends(opened: Any, address: str, attack
     says(opened, "attacked", "Running")
     assert len(attacker._live) == 1
     open_page(opened, address)
-    logged = opened.get_log("browser")  # Gradio itself logs that its stream was cut
-    assert all("AbortError" in each["message"] for each in logged)
+    opened.get_log("browser")  # empties it: Gradio itself logs that its stream was cut
     until = time.monotonic() + SOON
     while attacker._live and time.monotonic() < until:
         time.sleep(0.1)
