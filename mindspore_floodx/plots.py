@@ -18,16 +18,25 @@ _TITLE = ("dataset", "method", "model", "seed", "flood_level", "sub_epochs", "ac
 
 
 def plot_training(run: str | Path) -> Path:
-    """Draws plots/training.png of a run folder: training loss per step, evaluation loss and accuracy per epoch."""
-    plt = _pyplot()
+    """Draws plots/training.png of a run folder, see `training_figure`."""
     run = Path(run)
+    return _save(training_figure(run), run / "plots" / "training.png")
+
+
+def training_figure(run: Path) -> Any:
+    """Returns a figure of a run folder: training loss per step, evaluation loss and accuracy per epoch.
+
+    Raises:
+        UserError: config.yaml, log.csv or epochs.csv is absent or damaged.
+    """
+    plt = _pyplot()
     settings = read_mapping(run / "config.yaml", _TITLE)
     steps = read_table(run / "log.csv", ("step", "loss"))
     epochs = read_table(run / "epochs.csv", ("epoch", "eval_loss", "eval_accuracy"))
     per_epoch = len(steps) / max(len(epochs), 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
     x = steps["step"] / per_epoch
-    left.plot(x, steps["loss"], color="0.8", linewidth=0.8, label="training loss, each step")
+    left.plot(x, steps["loss"], color="0.5", alpha=0.4, linewidth=0.8, label="training loss, each step")
     window = max(5, len(steps) // 40)
     smooth = steps["loss"].rolling(window, min_periods=1).mean()
     left.plot(x, smooth, color="C0", label=f"training loss, mean of {window} steps")
@@ -46,18 +55,27 @@ def plot_training(run: str | Path) -> Path:
     right.set(xlabel="epoch", ylabel="accuracy on the evaluation set (%)")
     right.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(_title(settings))
-    return _save(figure, run / "plots" / "training.png")
+    return figure
 
 
 def plot_accordance(run: str | Path) -> Path:
-    """Draws plots/accordance.png of a run that was measured: accordance and losses by sub-epoch, the class matrix.
+    """Draws plots/accordance.png of a run that was measured, see `accordance_figure`."""
+    run = Path(run)
+    return _save(accordance_figure(run), run / "plots" / "accordance.png")
+
+
+def accordance_figure(run: Path) -> Any:
+    """Returns a figure of a run that was measured: accordance and losses by sub-epoch, the class matrix.
 
     The left panel is the paper's Figure 3: where accordance turns, and where the evaluation loss does.
+
+    Raises:
+        UserError: config.yaml or accordance.csv is absent or damaged.
     """
     plt = _pyplot()
-    run = Path(run)
     settings = read_mapping(run / "config.yaml", _TITLE)
-    rows, classes = read_series(run), pd.read_csv(run / "accordance_classes.csv")
+    rows = read_series(run)
+    classes = read_table(run / "accordance_classes.csv", ("sub_epoch", "accordance"))
     epochs = rows["step"] / rows["step"].iloc[-1] * rows["epoch"].iloc[-1]
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(12, 4.5), constrained_layout=True, gridspec_kw={"width_ratios": [2.2, 1]}
@@ -76,7 +94,7 @@ def plot_accordance(run: str | Path) -> Path:
         )
         right.set(title=f"between classes, sub-epoch {number}")
     figure.suptitle(_title(settings))
-    return _save(figure, run / "plots" / "accordance.png")
+    return figure
 
 
 def draw_accordance(

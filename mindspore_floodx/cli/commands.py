@@ -78,5 +78,9 @@ def doctor() -> None:
     _run("mindspore_floodx.cli.doctor")
 
 
+def playground() -> None:
+    _run("mindspore_floodx.cli.playground")
+
+
 def convert() -> None:
     _run("ckpt_convert.command")
