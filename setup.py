@@ -23,6 +23,14 @@ COMMANDS = (
     "convert",
 )
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]  # PyTorch's exporter is written in onnxscript
+MINDNLP = [  # mindnlp 0.5.1 works with MindSpore 2.7.0 alone, and its import fails with later ones of the other four
+    "mindnlp==0.5.1",
+    "mindspore==2.7.0",
+    "transformers>=4.55,<4.56",
+    "peft>=0.17,<0.18",
+    "accelerate>=1.10,<1.11",
+    "diffusers>=0.35,<0.36",
+]
 CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
     "nvidia-cuda-runtime-cu11==11.8.89",
     "nvidia-cublas-cu11==11.11.3.6",
@@ -100,6 +108,7 @@ setup(
         # the Universal Sentence Encoder; tensorflow_hub imports pkg_resources, which later setuptools lack
         "use": ["tensorflow>=2.16", "tensorflow_hub>=0.16.1", "setuptools<81"],
         "gpu": CUDA,
+        "mindnlp": MINDNLP,  # for an environment of its own: `make mindnlp`, constraints-mindnlp.txt
     },
     entry_points={
         "console_scripts": [

@@ -71,7 +71,10 @@ class TrainSettings:
     )
     max_train_examples: int | None = _setting(None, "use only the first so many training examples")
     min_words: int | None = _setting(None, "use only training examples of at least so many words")
-    model: str = _setting("bert-base-uncased", "hub id, local model folder, or minilm (bundled 6-layer encoder)")
+    model: str = _setting(
+        "bert-base-uncased",
+        "hub id, local model folder, or minilm (bundled 6-layer encoder); mindnlp:NAME by way of mindnlp",
+    )
     method: str = _setting("finetune", "what training does to a batch's loss and gradient", choices=METHODS)
     options: dict | None = _setting(  # noqa: RUF009 - the default is None
         None, "settings of another package's method, by name; only in a settings file"
