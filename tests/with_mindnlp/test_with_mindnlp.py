@@ -80,6 +80,8 @@ class TestTraining:
         trained = read_weights(tmp_path / "trained")
         assert trained.keys() == weights.keys()
         for name, array in weights.items():
+            if name.endswith("key.bias"):  # softmax makes its gradient 0, and Adam makes steps of what rounding leaves
+                continue
             np.testing.assert_allclose(trained[name], array, rtol=0, atol=2e-4, err_msg=name)
 
 
