@@ -23,6 +23,7 @@ from .files import replacing
 from .flood_level import FloodLevel, choose_flood_level
 from .lock import locked
 from .mlflow_tracking import demand_mlflow
+from .model_card import card_or_reason
 from .monitor import AccordanceMonitor, sub_epoch_ends, write_decision
 from .plots import plot_accordance, plot_training
 from .pretrained import check_model_files, find_model
@@ -524,9 +525,10 @@ class _Training:
             plot_accordance(self.folder.path)
         report = to_pytorch(checkpoint, self.folder.path / "export", verify=True)  # last: it marks a finished run
         run_state.discard(self.folder.path)
+        card = card_or_reason(self.folder.path)
         print(
             f"exported to {self.folder.path / 'export'}; "
-            f"largest logit difference to PyTorch {report.max_logit_difference:.1e}"
+            f"largest logit difference to PyTorch {report.max_logit_difference:.1e}; {card}"
         )
         return self.folder.path
 
