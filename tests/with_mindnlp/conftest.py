@@ -25,7 +25,7 @@ def in_mindnlp():
     """Runs a script of this folder, which imports mindnlp, in a process of its own."""
 
     def run(script, *arguments):
-        command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
+        command = [sys.executable, str(Path(__file__).parent / script), *map(str, arguments)]
         done = subprocess.run(
             command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(TESTS.parent)}
         )

@@ -1,10 +1,16 @@
 """mindnlp against this package and against PyTorch: weights, logits, training with the flooded loss."""
 
+import importlib.metadata
+
 import numpy as np
 import pytest
+from doc_blocks import blocks
 from small_model import random_batches, save_small_bert
 from tiny_bert import bits, save_tiny_bert
+from training_files import make_training_files
 
+from ckpt_convert import to_pytorch
+from mindspore_floodx import train
 from mindspore_floodx.device import use_device
 from mindspore_floodx.errors import UserError
 from mindspore_floodx.pretrained import find_model, read_weights
@@ -51,7 +57,7 @@ class TestParity:
             folder = save_small_bert(tmp_path / "model")
             batch = random_batches(1, size=8)[0]
         else:
-            from ckpt_convert import to_mindspore, to_pytorch
+            from ckpt_convert import to_mindspore
 
             to_mindspore(request.getfixturevalue("minilm_folder"), tmp_path / "native", num_labels=2)
             to_pytorch(tmp_path / "native", folder := tmp_path / "model")
@@ -83,6 +89,26 @@ class TestTraining:
             if name.endswith("key.bias"):  # softmax makes its gradient 0, and Adam makes steps of what rounding leaves
                 continue
             np.testing.assert_allclose(trained[name], array, rtol=0, atol=2e-4, err_msg=name)
+
+    def test_the_documented_program(self, in_mindnlp, tmp_path, monkeypatch):
+        (program,) = blocks("ecosystems.md", "python", "mindnlp")
+        model = save_tiny_bert(tmp_path / "model")
+        program = program.replace("bert-base-uncased", str(model)).replace('"flooded"', f'"{tmp_path / "flooded"}"')
+        (tmp_path / "program.py").write_text(
+            program.replace("num_labels=2", "num_labels=2, ignore_mismatched_sizes=True")
+        )
+        assert 0 < float(in_mindnlp(tmp_path / "program.py")) < 5
+        assert read_weights(tmp_path / "flooded")["classifier.bias"].shape == (2,)
+
+
+class TestARun:
+    def test_a_model_of_mindnlp_is_trained_under_its_mindspore(self, tmp_path, minilm_folder):
+        given = make_training_files(tmp_path, minilm_folder)
+        to_pytorch(given["model"], tmp_path / "pytorch")
+        own = {"model": f"mindnlp:{tmp_path / 'pytorch'}", "method": "flooding", "flood_level": 0.6, "epochs": 1}
+        run = train(**given | own | {"output_dir": str(tmp_path / "run")})  # its end compares with PyTorch's logits
+        card = (run / "export" / "README.md").read_text()
+        assert f"mindspore {importlib.metadata.version('mindspore')}" in card and "Start: pytorch," in card
 
 
 def pytorch_flooding(folder, batches, level, rate):
