@@ -17,8 +17,8 @@ from .device import end_with_parent
 from .encoding import default_cache_dir
 from .errors import UserError
 from .files import replacing_folder
+from .pretrained import BY_MINDNLP
 
-PREFIX = "mindnlp:"
 VARIABLE = "FLOODX_MINDNLP_PYTHON"
 ENVIRONMENT = ".venv-mindnlp"  # `make mindnlp` makes it
 _BRIDGE = Path(__file__).with_name("mindnlp_bridge.py")
@@ -34,7 +34,7 @@ def find_through_mindnlp(name: str) -> Path:
         UserError: no name, no environment with mindnlp, or mindnlp cannot load the model.
     """
     if not name:
-        raise UserError(f"the model {PREFIX!r} has no name; give {PREFIX}NAME, a model folder or a hub id")
+        raise UserError(f"the model {BY_MINDNLP!r} has no name; give {BY_MINDNLP}NAME, a model folder or a hub id")
     local = Path(name).expanduser()
     source = str(local.absolute()) if local.exists() else name
     copy = default_cache_dir() / f"mindnlp-{_key(Path(source), source)}"
@@ -75,7 +75,7 @@ def find_python() -> str:
         if os.access(python, os.X_OK):
             return str(python)
     raise UserError(
-        f"a model {PREFIX}NAME is loaded in an environment of its own, and there is none; run `make mindnlp` in a "
+        f"a model {BY_MINDNLP}NAME is loaded in an environment of its own, and there is none; run `make mindnlp` in a "
         f"clone, or set {VARIABLE} to the Python of an environment with mindspore-floodx[mindnlp]"
     )
 

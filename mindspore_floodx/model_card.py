@@ -14,7 +14,7 @@ from .attack_source import model_labels
 from .errors import UserError
 from .files import write_text
 from .official import OFFICIAL
-from .pretrained import CARD, CARD_MARK
+from .pretrained import BY_MINDNLP, CARD, CARD_MARK
 from .run_files import RunFiles, read_run_files
 
 _METHODS = {
@@ -137,7 +137,7 @@ def _metadata(files: RunFiles) -> str:
 
 def _base_model(model: Any) -> str | None:
     """The hub's name of the model that was trained; None for a folder of one's own."""
-    model = str(model).removeprefix("mindnlp:")
+    model = str(model).removeprefix(BY_MINDNLP)
     if model == "minilm":
         return "sentence-transformers/all-MiniLM-L6-v2"
     is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) is not None and not Path(model).exists()
@@ -204,7 +204,7 @@ def _pairs(files: RunFiles) -> bool:
 
 def _short(path: Any) -> str:
     """A name, or what is left of a path when the machine's folders are taken off."""
-    path = str(path).removeprefix("mindnlp:")
+    path = str(path).removeprefix(BY_MINDNLP)
     return Path(path).name if os.path.isabs(path) else path
 
 

@@ -22,6 +22,7 @@ from . import run_state
 from .errors import UserError
 from .files import write_json, write_text
 from .mlflow_tracking import MlflowMirror
+from .pretrained import BY_MINDNLP
 from .settings import TrainSettings
 from .untrusted import read_yaml
 
@@ -63,7 +64,8 @@ def demand_free(settings: TrainSettings) -> None:
     if (path / "export").exists() and not settings.overwrite:
         run_state.discard(path)  # where the process was killed between export and this
         raise UserError(f"{path} holds a finished run; choose another --output-dir, or add --overwrite")
-    if path.resolve() in (Path(settings.model).resolve(), *Path(settings.model).resolve().parents):
+    model = Path(settings.model.removeprefix(BY_MINDNLP)).resolve()
+    if path.resolve() in (model, *model.parents):
         raise UserError(f"{path} holds the model to train, which the run would replace; choose another --output-dir")
 
 

@@ -196,9 +196,10 @@ def test_other_peoples_folders_and_files_are_left_alone(tmp_path, overwrite):
     assert (path / "config.yaml").read_text() == "theirs"
 
 
+@pytest.mark.parametrize("before", ["", "mindnlp:"])
 @pytest.mark.parametrize("model", ["", "checkpoint"])
-def test_the_model_to_train_is_not_replaced(tmp_path, model):
+def test_the_model_to_train_is_not_replaced(tmp_path, model, before):
     RunFolder(settings(tmp_path)).close()
-    model = str(tmp_path / "runs" / "one" / model)
+    model = before + str(tmp_path / "runs" / "one" / model)
     with pytest.raises(UserError, match="holds the model to train"):
         RunFolder(settings(tmp_path, model=model, overwrite=True))
