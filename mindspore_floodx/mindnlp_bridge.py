@@ -19,7 +19,8 @@ def main(name: str, target: str) -> None:
         raise SystemExit(f"error: {name} is a {config.model_type} model; only BERT can be trained here")
     classifies = "BertForSequenceClassification" in (config.architectures or [])
     kind = BertForSequenceClassification if classifies else BertModel
-    model, loading = kind.from_pretrained(name, output_loading_info=True)
+    # safetensors alone: mindnlp 0.5.1 unpickles a .bin file with whatever code is in it
+    model, loading = kind.from_pretrained(name, output_loading_info=True, use_safetensors=True)
     drawn = set(loading["missing_keys"]) | {key for key, *_ in loading["mismatched_keys"]}
     # what mindnlp drew at random is left out: whoever trains draws it again, from the seed of the run
     model.save_pretrained(

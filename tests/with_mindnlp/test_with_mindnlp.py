@@ -4,6 +4,7 @@ import importlib.metadata
 
 import numpy as np
 import pytest
+import torch
 from doc_blocks import blocks
 from small_model import random_batches, save_small_bert
 from tiny_bert import bits, save_tiny_bert
@@ -48,6 +49,22 @@ class TestLoading:
         (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
         with pytest.raises(UserError, match="is a gpt2 model"):
             find_model(f"mindnlp:{tmp_path}")
+
+    def test_code_in_a_bin_file_is_not_run(self, tmp_path):
+        folder = save_tiny_bert(tmp_path / "model")
+        (folder / "model.safetensors").unlink()
+        torch.save({"classifier.bias": _MakesAFile(tmp_path / "made")}, folder / "pytorch_model.bin")
+        with pytest.raises(UserError, match="safetensors"):
+            find_model(f"mindnlp:{folder}")
+        assert not (tmp_path / "made").exists()
+
+
+class _MakesAFile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
 
 
 class TestParity:
@@ -112,7 +129,6 @@ class TestARun:
 
 
 def pytorch_flooding(folder, batches, level, rate):
-    import torch
     from transformers import BertForSequenceClassification
 
     model = BertForSequenceClassification.from_pretrained(folder).train()
