@@ -78,7 +78,7 @@ def send_run(run: str | os.PathLike, status: str | None = None) -> str:
         write_json(files.path / IDENTITY, place)
     if status is not None:
         for path in _artefacts(files.path):
-            digest, name = sha256_of(path), str(path.relative_to(files.path))
+            digest, name = sha256_of(path), f"file {path.relative_to(files.path)}"
             if place["sent"].get(name) != digest:
                 folder = path.parent.relative_to(files.path).as_posix()
                 client.log_artifact(place["run_id"], str(path), None if folder == "." else folder)

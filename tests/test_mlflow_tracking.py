@@ -77,6 +77,11 @@ class TestWhatIsSent:
         assert history(run, "attack/deepwordbug/accuracy_under_attack") == [(4, 0.5)]
         assert artefacts(run) >= {"config.yaml", "log.csv", "epochs.csv", "environment.json", "plots", "attacks"}
         assert artefacts(run, "plots") == {"plots/training.png"}
+        with open(run / "log.csv", "a") as file:
+            file.write("5,3,0.2,0,2e-05,1000\n")
+        send_run(run, "FINISHED")  # as after another attack
+        assert [step for step, _ in history(run, "train/loss")] == [1, 2, 3, 4, 5]
+        assert len(history(run, "attack/deepwordbug/accuracy_under_attack")) == 1
 
     def test_nothing_is_sent_twice_also_after_a_stop(self, run):
         whole = (run / "log.csv").read_text()

@@ -1,5 +1,6 @@
 """docs/tour.ipynb: executed from the top with its small settings, and without outputs in the repository."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,6 @@ def test_it_runs_from_the_top(tmp_path, monkeypatch):
     assert len(pictures) == 2  # the live one, of which the last state is kept, and the run's
     said = text_of(outputs)
     assert "Flood level:" in said
-    assert "[[soup]]" not in said and "soup" in said  # coloured, not in brackets
-    assert "The model **" in said or "was wrong before the attack" in said
-    assert "interactive" in said or "widget" in said
+    assert "soup" in said and "<font color" in said
+    assert re.search(r"The model \*\*(fooled|held)\*\*, after \d+ queries; \d+ words changed", said)
+    assert "interactive(" in said
