@@ -4,15 +4,16 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach each,python3 python3.12 python3.11 python3.10,$(if $(call in_range,$(each)),$(each))))
 VENV ?= .venv
 BIN := $(VENV)/bin
+MINDNLP := .venv-mindnlp
 in_range = $(shell $(1) -c 'import sys; print("yes" * ((3, 10) <= sys.version_info[:2] <= (3, 12)))' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test chaos docs lint clean
+.PHONY: help install demo test chaos docs mindnlp test-mindnlp lint clean
 
 help:  ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(VENV)/.demo-installed  ## virtual environment in .venv with the tested versions
 
@@ -31,13 +32,18 @@ docs: $(VENV)/.docs-installed  ## the documentation site in build/site, which op
 	# not --quiet, with which --strict sees no warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+mindnlp: $(MINDNLP)/.installed  ## environment for models by way of mindnlp, which cannot share one, in .venv-mindnlp
+
+test-mindnlp: $(MINDNLP)/.installed  ## builds it and tests there: weights, logits, training, beside mindnlp's BERT
+	$(MINDNLP)/bin/python -m pytest tests/with_mindnlp
+
 lint: $(VENV)/.test-installed  ## ruff and mypy alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:  ## removes what the commands above made, runs/ excepted
-	rm -rf $(VENV) *.egg-info build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(MINDNLP) *.egg-info build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.%-installed: setup.py pyproject.toml constraints.txt | $(BIN)/python
@@ -45,9 +51,15 @@ $(VENV)/.%-installed: setup.py pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[$*]'
 	@touch $@
 
-$(BIN)/python:
+$(MINDNLP)/.installed: setup.py pyproject.toml constraints-mindnlp.txt | $(MINDNLP)/bin/python
+	@echo 'installing into $(MINDNLP), which takes some minutes the first time'
+	$(MINDNLP)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints-mindnlp.txt \
+		--editable '.[mindnlp,demo]' pytest hypothesis
+	@touch $@
+
+$(BIN)/python $(MINDNLP)/bin/python:
 	@if [ -z '$(PYTHON)' ] || [ -z '$(call in_range,$(PYTHON))' ]; then \
 		echo "error: $(or $(PYTHON),python3) is not Python 3.10, 3.11 or 3.12; name one that is: make PYTHON=python3.12" >&2; \
 		exit 1; \
 	fi
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@:/bin/python=)

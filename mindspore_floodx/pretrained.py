@@ -33,11 +33,14 @@ TOKENIZER_FILES = (
     "added_tokens.json",
 )
 CARD, CARD_MARK = "README.md", "<!-- written by MindSpore-FloodX from the files of a run -->"  # see `model_card`
+BY_MINDNLP = "mindnlp:"  # before the name of a model that mindnlp shall load; see `mindnlp_models`
 _HUB_TIMEOUT_SECONDS = 10
 
 
 def find_model(name: str | os.PathLike) -> Path:
     """Returns the folder of a model: `minilm`, a local folder (also a run folder) or the id of a model on the hub.
+
+    With ``mindnlp:`` before it, a folder or id is loaded by way of mindnlp (`mindnlp_models.find_through_mindnlp`).
 
     A model on the hub is downloaded once into Hugging Face's own cache; with HF_HUB_OFFLINE=1 only the cache is used.
 
@@ -47,6 +50,10 @@ def find_model(name: str | os.PathLike) -> Path:
     """
     if str(name) == "minilm":
         return _find_minilm()
+    if str(name).startswith(BY_MINDNLP):
+        from .mindnlp_models import find_through_mindnlp
+
+        return _complete(find_through_mindnlp(str(name).removeprefix(BY_MINDNLP)))
     if not str(name):
         raise UserError("the name of the model is empty; give a model folder, a hub id or 'minilm'")
     folder = Path(name).expanduser()

@@ -64,14 +64,14 @@ def read_run_files(run: str | os.PathLike) -> RunFiles:
     settings = _read(path / "config.yaml", read_yaml)
     if not isinstance(settings, dict):
         raise UserError(f"{path} has no config.yaml with a run's settings; give a folder that run/train.py wrote")
-    flooded = [float(row["flooded"]) for row in _rows(path / "log.csv", ("flooded",))]
+    flooded = [float(row["flooded"]) for row in read_rows(path / "log.csv", ("flooded",))]
     return RunFiles(
         path,
         settings,
         _read(path / "environment.json", read_json) or {},
         [
             {name: float(value) for name, value in row.items()}
-            for row in _rows(path / "epochs.csv", ("epoch", "train_loss", "eval_loss", "eval_accuracy", "seconds"))
+            for row in read_rows(path / "epochs.csv", ("epoch", "train_loss", "eval_loss", "eval_accuracy", "seconds"))
         ],
         sum(flooded) / len(flooded) if flooded else None,
         _read(path / "flood_level.json", read_json),
@@ -84,8 +84,12 @@ def _read(path: Path, read: Callable[[Path], Any]) -> Any:
     return read(path) if path.exists() else None
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The whole rows of a CSV file, without a last one that is still being written; [] if there is no file."""
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Returns the whole rows of a CSV file, without a last one that is still being written; [] if there is no file.
+
+    Raises:
+        UserError: it cannot be read, or a row has no number in one of the `columns`.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

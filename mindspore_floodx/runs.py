@@ -10,15 +10,19 @@ import platform
 import re
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from tqdm import tqdm
 
 from . import distributed, run_state
 from .errors import UserError
 from .files import write_json, write_text
+from .mlflow_tracking import MlflowMirror
+from .pretrained import BY_MINDNLP
 from .settings import TrainSettings
 from .untrusted import read_yaml
 
@@ -31,6 +35,7 @@ RESULTS = (
     "accordance_classes.csv",
     "flood_level.json",
     "tensorboard",
+    "mlflow.json",
     "checkpoints",
     "attacks",
     "plots",
@@ -38,7 +43,7 @@ RESULTS = (
 )
 # what `files.replacing` and `files.replacing_folder` write before they rename it
 LEFTOVER = re.compile(
-    r"\.(config|environment|flood_level|checkpoint|export|epoch-\d+|training|accordance)-(old-)?[a-z0-9_]{8}(\.\w+)?"
+    r"\.(config|environment|flood_level|mlflow|checkpoint|export|epoch-\d+|training|accordance)-(old-)?[a-z0-9_]{8}(\.\w+)?"
 )
 PACKAGES = ("mindspore-floodx", "mindspore", "numpy", "pandas", "torch", "transformers", "tokenizers", "textattack")
 
@@ -60,7 +65,8 @@ def demand_free(settings: TrainSettings) -> None:
     if (path / "export").exists() and not settings.overwrite:
         run_state.discard(path)  # where the process was killed between export and this
         raise UserError(f"{path} holds a finished run; choose another --output-dir, or add --overwrite")
-    if path.resolve() in (Path(settings.model).resolve(), *Path(settings.model).resolve().parents):
+    model = Path(settings.model.removeprefix(BY_MINDNLP)).resolve()
+    if path.resolve() in (model, *model.parents):
         raise UserError(f"{path} holds the model to train, which the run would replace; choose another --output-dir")
 
 
@@ -140,6 +146,8 @@ def _is_run(path: Path) -> bool:
 class RunFolder:
     """A run's folder: config.yaml, environment.json, log.csv, epochs.csv, TensorBoard events, and what others add.
 
+    What it logs is also sent to MLflow, if `track` says so.
+
     What an earlier run left in the folder is removed, since it belongs to another model; only the checkpoint of an
     unfinished run stays until this run has its own. Of a run that goes on the logs are cut to what they were when its
     state was written.
@@ -170,7 +178,11 @@ class RunFolder:
         self._steps = CsvTable(self.path / "log.csv", columns, self._kept.get("log.csv"))
         write_text(self.path / "config.yaml", yaml.safe_dump(settings.to_dict(), sort_keys=False))
         self._epochs: CsvTable | None = None
+        self._first_step = self._steps.rows() + 1
         self._events: Any = None
+        track = settings.track if distributed.is_main() else "none"
+        self._tensorboard = track in ("tensorboard", "both")
+        self._mlflow = MlflowMirror(self.path, tqdm.write) if track in ("mlflow", "both") else None
 
     def write_environment(self, settings: TrainSettings, fingerprints: dict[str, Any]) -> None:
         """Writes environment.json: versions, device, threads, workers, seed and the data's fingerprint."""
@@ -191,6 +203,8 @@ class RunFolder:
 
     def log_step(self, row: dict[str, Any]) -> None:
         self._steps.add(row)
+        if self._mlflow is not None:
+            self._mlflow.start()
         for name in ("loss", "learning_rate", "tokens_per_second", "loss_scale"):
             if name in row:
                 self._event(f"train/{name}", row[name], row["step"])
@@ -211,18 +225,38 @@ class RunFolder:
         return sizes | {name: size for name, size in self._kept.items() if name == "epochs.csv"}
 
     def _event(self, tag: str, value: float, step: int) -> None:
-        if not distributed.is_main():
+        if not self._tensorboard:
             return
         if self._events is None:
+            folder = self.path / "tensorboard"
+            _start_events(folder, self._first_step)
             from tensorboard.summary import Writer
 
-            self._events = Writer(str(self.path / "tensorboard"))
+            self._events = Writer(str(folder))
         self._events.add_scalar(tag, value, step)
 
     def close(self) -> None:
         for each in (self._steps, self._epochs, self._events):
             if each is not None:
                 each.close()
+
+    def end_tracking(self, status: str) -> None:
+        """Ends the run where it is tracked, once everything is written: FINISHED, FAILED or KILLED, as in MLflow."""
+        if self._mlflow is not None:
+            self._mlflow.end(status, 30.0 if status == "FINISHED" else 10.0)
+
+
+def _start_events(folder: Path, step: int) -> None:
+    """Tells TensorBoard where the run begins or goes on: it drops what an earlier start logged of this and later steps.
+
+    The first start counts too: it is from the second on that TensorBoard drops anything.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(folder))
+    writer.add_event(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+    writer.close()
 
 
 def _remove(path: Path) -> None:
@@ -245,6 +279,7 @@ class CsvTable:
     """
 
     def __init__(self, path: Path, columns: tuple[str, ...], kept: int | None = None):
+        self._path = path
         if kept is not None:
             if not path.exists() or path.stat().st_size < kept:
                 raise UserError(
@@ -262,6 +297,10 @@ class CsvTable:
         self._file.flush()
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
+
+    def rows(self) -> int:
+        """Returns the number of rows on the disk."""
+        return self._path.read_bytes().count(b"\n") - 1  # no value holds a line's end; the header is one
 
     def add(self, row: dict[str, Any]) -> None:
         self._writer.writerow(

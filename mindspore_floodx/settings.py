@@ -21,6 +21,7 @@ METHODS = method_names()
 LARGEST = 2**53  # of a whole number
 MAX_EPOCHS = 100_000
 PRECISIONS = ("float32", "float16")
+TRACKERS = ("tensorboard", "mlflow", "both", "none")
 ACCORDANCE = ("none", "online", "snapshot", "both")
 DATA_SETTINGS = (  # those that say which examples there are
     "dataset",
@@ -74,7 +75,10 @@ class TrainSettings:
     )
     max_train_examples: int | None = _setting(None, "use only the first so many training examples")
     min_words: int | None = _setting(None, "use only training examples of at least so many words")
-    model: str = _setting("bert-base-uncased", "hub id, local model folder, or minilm (bundled 6-layer encoder)")
+    model: str = _setting(
+        "bert-base-uncased",
+        "hub id, local model folder, or minilm (bundled 6-layer encoder); mindnlp:NAME by way of mindnlp",
+    )
     method: str = _setting("finetune", "what training does to a batch's loss and gradient", choices=METHODS)
     options: dict | None = _setting(  # noqa: RUF009 - the default is None
         None, "settings of another package's method, by name; only in a settings file"
@@ -166,6 +170,11 @@ class TrainSettings:
         5.0, "write the state that a stopped run goes on from every so many minutes; 0: not by time"
     )
     checkpoint_every_steps: int | None = _setting(None, "also write it every so many steps")
+    track: str = _setting(
+        "tensorboard",
+        "where the run's curves go besides its CSV files; mlflow: to MLFLOW_TRACKING_URI (extra mlflow)",
+        choices=TRACKERS,
+    )
     overwrite: bool = _setting(
         False, "begin anew where the output folder holds a run, finished or not, instead of going on or refusing"
     )
@@ -253,8 +262,8 @@ class TrainSettings:
         return Path(self.output_dir)
 
     def that_matter(self) -> dict[str, Any]:
-        """Returns the settings that the outcome depends on: all but how a folder is treated and the state is kept."""
-        free = ("overwrite", "output_dir", "checkpoint_every_minutes", "checkpoint_every_steps")
+        """Returns the settings that the outcome depends on: not how its folder, state and curves are kept."""
+        free = ("overwrite", "output_dir", "checkpoint_every_minutes", "checkpoint_every_steps", "track")
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from .errors import Terminated, UserError, nearest
 from .files import replacing
 from .flood_level import FloodLevel, choose_flood_level
 from .lock import locked
+from .mlflow_tracking import demand_mlflow
+from .model_card import card_or_reason
 from .monitor import AccordanceMonitor, sub_epoch_ends, write_decision
 from .parts import division_of
 from .plots import plot_accordance, plot_training
@@ -56,8 +58,8 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
 
     Raises:
         UserError: a wrong setting, unreadable data or model, a loss that is not finite, a conversion whose check
-            failed, a folder that another process trains in, that holds an unfinished run of other settings or that
-            cannot be written.
+            failed, MLflow wanted and not installed, a folder that another process trains in, that holds an unfinished
+            run of other settings or that cannot be written.
         KeyboardInterrupt: Ctrl-C, or `errors.Terminated` after SIGTERM, once the state was written.
     """
     if settings is None:
@@ -71,6 +73,8 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
             distributed.join(settings.device)
     with _folder_of_worker(settings) as own:
         demand_free(own)  # before minutes go into the data
+        if own.track in ("mlflow", "both"):
+            demand_mlflow()
         dataset = load_data(own)
         model_folder = find_model(own.model)
         check_model_files(model_folder)  # before a folder is made
@@ -333,6 +337,16 @@ class _Training:
             self.monitor.stop_training()
 
     def run(self) -> Path:
+        """Trains, or goes on training, and returns the run folder."""
+        try:
+            path = self._run()
+        except BaseException as error:
+            self.folder.end_tracking("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        self.folder.end_tracking("FINISHED")
+        return path
+
+    def _run(self) -> Path:
         self._say(self._describe())
         try:
             with distributed.explained(self._last_good), held_signals() as self.demand_none:
@@ -656,9 +670,10 @@ class _Training:
             plot_accordance(self.folder.path)
         report = to_pytorch(checkpoint, self.folder.path / "export", verify=True)  # last: it marks a finished run
         run_state.discard(self.folder.path)
+        card = card_or_reason(self.folder.path)
         print(
             f"exported to {self.folder.path / 'export'}; "
-            f"largest logit difference to PyTorch {report.max_logit_difference:.1e}"
+            f"largest logit difference to PyTorch {report.max_logit_difference:.1e}; {card}"
         )
         return self.folder.path
 

@@ -104,6 +104,8 @@ def artefacts(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"": sorted(path.name for path in run.iterdir() if path.name != ".lock")}
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
+        if path.name == "README.md":  # the model card has the folder's name in it
+            continue
         if path.suffix == ".csv":
             with open(path, newline="", encoding="utf-8") as file:
                 found[name] = [

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from run_files import write_run_files
 from safetensors.numpy import load_file, save_file
 from tiny_bert import save_tiny_bert
 
@@ -85,6 +86,18 @@ def test_an_export_is_replaced_with_its_model_card_and_never_with_a_readme_of_on
     card.write_text("# mine\n")
     with pytest.raises(UserError, match=r"holds other files \(README\.md\)"):
         to_pytorch(native, tmp_path / "out")
+
+
+def test_the_export_of_a_finished_run_gets_its_model_card(native, tmp_path):
+    run_folder = write_run_files(tmp_path / "run", 0.1)
+    shutil.copytree(native, run_folder / "checkpoint")
+    report = to_pytorch(run_folder, tmp_path / "out")
+    assert "classifies texts as no or yes or maybe" in (tmp_path / "out" / "README.md").read_text()
+    assert "wrote the model card README.md" in str(report)
+    assert not (run_folder / "export" / "README.md").exists()
+    shutil.rmtree(run_folder / "export")  # unfinished: the figures are of another model than the last epoch's
+    to_pytorch(run_folder, tmp_path / "out")
+    assert not (tmp_path / "out" / "README.md").exists()
 
 
 def test_the_command_line(tiny, tmp_path):

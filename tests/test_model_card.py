@@ -14,7 +14,7 @@ from run_files import write_attack, write_run_files
 
 from mindspore_floodx.cli.model_card import main
 from mindspore_floodx.errors import UserError
-from mindspore_floodx.model_card import push_to_hub, write_model_card
+from mindspore_floodx.model_card import card_or_reason, push_to_hub, write_model_card
 
 RUN = "runs/mrpc-flooding-0"  # in the documentation
 
@@ -118,6 +118,22 @@ def hub(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_a")
     return SimpleNamespace(asked=asked, api=Api)
+
+
+def test_where_it_was_not_asked_for_it_fails_nobody(run, monkeypatch):
+    assert card_or_reason(run) == "wrote the model card README.md"
+    (run / "export" / "README.md").write_text("# mine")
+    assert card_or_reason(run).startswith("no model card: ") and (run / "export" / "README.md").read_text() == "# mine"
+    assert card_or_reason(run / "absent").startswith("no model card: there is no folder")
+    monkeypatch.setattr(huggingface_hub, "ModelCardData", lambda **given: 1 / 0)
+    assert card_or_reason(run, run) == "no model card: division by zero"
+
+
+def test_a_model_by_way_of_mindnlp_is_named_as_without(tmp_path):
+    folder = write_run_files(tmp_path / "run", None, model="mindnlp:google-bert/bert-base-uncased")
+    metadata, text = metadata_and_text(write_model_card(folder))
+    assert metadata["base_model"] == "google-bert/bert-base-uncased"
+    assert "Start: google-bert/bert-base-uncased," in text
 
 
 def test_the_documented_commands_write_and_upload(run, hub, capsys):

@@ -85,6 +85,23 @@ def test_tensorboard_shows_the_same_numbers(tmp_path):
     assert points("eval/accuracy") == [(3, 0.75)]
 
 
+def test_tensorboard_shows_no_step_twice_of_a_run_that_went_on(tmp_path):
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator  # the one of its server
+
+    folder = RunFolder(settings(tmp_path))
+    folder.log_step(STEP | {"step": 1})
+    sizes = folder.sizes()
+    for step in (2, 3):
+        folder.log_step(STEP | {"step": step})
+    folder.close()  # what a killed process wrote after its last state
+    again = RunFolder(settings(tmp_path), sizes)
+    for step in (2, 3, 4):
+        again.log_step(STEP | {"step": step})
+    again.close()
+    events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
+    assert [event.step for event in events.Tensors("train/loss")] == [1, 2, 3, 4]
+
+
 def test_a_finished_run_is_only_replaced_when_asked(tmp_path):
     folder = RunFolder(settings(tmp_path))
     folder.log_step(STEP)
@@ -179,9 +196,10 @@ def test_other_peoples_folders_and_files_are_left_alone(tmp_path, overwrite):
     assert (path / "config.yaml").read_text() == "theirs"
 
 
+@pytest.mark.parametrize("before", ["", "mindnlp:"])
 @pytest.mark.parametrize("model", ["", "checkpoint"])
-def test_the_model_to_train_is_not_replaced(tmp_path, model):
+def test_the_model_to_train_is_not_replaced(tmp_path, model, before):
     RunFolder(settings(tmp_path)).close()
-    model = str(tmp_path / "runs" / "one" / model)
+    model = before + str(tmp_path / "runs" / "one" / model)
     with pytest.raises(UserError, match="holds the model to train"):
         RunFolder(settings(tmp_path, model=model, overwrite=True))

@@ -80,6 +80,9 @@ class TestTheRunFolder:
         assert environment["data"]["train"]["examples"] == 37 and environment["data"]["train"]["source"] == "train.csv"
         assert len(environment["data"]["test"]["sha256"]) == 64
         assert (run / "plots" / "training.png").stat().st_size > 10_000
+        card = (run / "export" / "README.md").read_text()
+        last = rows(run / "epochs.csv")[-1]
+        assert f"{100 * float(last['eval_accuracy']):.2f}" in card and "has not been attacked" in card
 
     def test_a_row_for_each_step_the_last_partial_batch_included(self, finished):
         run, _, _ = finished

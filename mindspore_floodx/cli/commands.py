@@ -46,6 +46,10 @@ def model_card() -> None:
     _run("mindspore_floodx.cli.model_card")
 
 
+def track() -> None:
+    _run("mindspore_floodx.cli.track")
+
+
 def accordance() -> None:
     _run("mindspore_floodx.cli.accordance")
 
