@@ -8,7 +8,6 @@ repetitions are off, so that no example is ever counted twice.
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import sys
 import time
 from collections import deque
@@ -103,7 +102,7 @@ class RayWorkers(WorkerPool[_Actor]):
         if isinstance(job, AttackJob):
             references = {name: self._send_files(place) for name, place in places_of_files(job).items()}
             job = SentJob(job, must_be_same(job), {})
-        self._packed, self._files = pickle.dumps(job), references
+        self._packed, self._files = [self._ray.put(job)], references  # in a list Ray leaves it to the worker to unpack
         self._working = time.monotonic()
         super().start(job, wanted, wait_for)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pickle
 import platform
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,12 @@ class Served:
 
         return f"{get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:6]})", processor()
 
-    def prepare(self, number: int, packed: bytes, files: dict[str, Any]) -> tuple[str, Any]:
-        """Prepares a pickled job; `files` are references to the contents that a `SentJob` may need."""
+    def prepare(self, number: int, packed: list[Any], files: dict[str, Any]) -> tuple[str, Any]:
+        """Prepares the job that is referred to; `files` are references to what a `SentJob` may need."""
         import ray
 
         try:
-            job = pickle.loads(packed)  # noqa: S301 - from the process that started this one
+            job = ray.get(packed[0])
         except Exception as error:  # a module that is not installed here
             return failure("refused", error)
         if files:

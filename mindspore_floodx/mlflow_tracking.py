@@ -191,18 +191,18 @@ def _unsent(files: RunFiles, place: dict[str, Any]) -> Iterator[tuple[str, list[
     new = [row for row in steps if int(row["step"]) > sent.get("log.csv", 0)]
     for start in range(0, len(new), _MOST_METRICS // len(_STEPS)):
         part = new[start : start + _MOST_METRICS // len(_STEPS)]
-        values = [(f"train/{name}", row[name], int(row["step"])) for row in part for name in _STEPS]
-        yield "log.csv", _metrics(values), int(part[-1]["step"])
+        given = [(f"train/{name}", row[name], int(row["step"])) for row in part for name in _STEPS]
+        yield "log.csv", _metrics(given), int(part[-1]["step"])
     last_step = {int(row["epoch"]): int(row["step"]) for row in steps}  # of each epoch
     rows = [row for row in files.epochs if row["epoch"] > sent.get("epochs.csv", 0) and int(row["epoch"]) in last_step]
     if rows:
-        values = [
+        scores = [
             (name.replace("eval_", "eval/"), value, last_step[int(row["epoch"])])
             for row in rows
             for name, value in row.items()
             if name.startswith("eval_")
         ]
-        yield "epochs.csv", _metrics(values), int(rows[-1]["epoch"])
+        yield "epochs.csv", _metrics(scores), int(rows[-1]["epoch"])
     measured = [row for row in read_rows(files.path / "accordance.csv", ("sub_epoch", "step")) if row["accordance"]]
     measured = [row for row in measured if int(row["sub_epoch"]) > sent.get("accordance.csv", 0)]
     if measured:

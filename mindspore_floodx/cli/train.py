@@ -9,7 +9,6 @@ import typing
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from .. import distributed
 from ..settings import TrainSettings, resolve
 from .options import refuse_unknown
 
@@ -52,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..trainer import train  # late: --help should not wait for MindSpore
 
     run = train(resolve(given, settings_file))
+    from .. import distributed  # here, since it imports NumPy
+
     if distributed.is_main():
         print(f"\nrun folder: {run}\nattack it with: python run/attack.py {run} --attack textfooler --num-examples 100")
     return 0

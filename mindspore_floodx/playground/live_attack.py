@@ -15,9 +15,9 @@ from typing import Any
 
 from ..attack_catalogue import NAMES
 from ..attack_job import Example, attack_example
+from ..attack_pool import describe_failure
 from ..attack_recipes import AttackSettings, build_attack, check_settings
 from ..attack_source import choose_attackable
-from ..attack_workers import describe_failure
 from ..errors import UserError
 from .models import PlayModel
 
