@@ -115,13 +115,28 @@ def write_json(target: str | os.PathLike, content: Any) -> None:
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """Returns the SHA-256 of a file's bytes as 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+    """Returns the SHA-256 of a file's bytes as 64 hex digits.
 
-
-def _sha256(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
+    Raises:
+        UserError: the file cannot be read.
+    """
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
+    for block in blocks_of(path):
         digest.update(block)
     return digest.hexdigest()
+
+
+def blocks_of(path: str | os.PathLike) -> Iterator[bytes]:
+    """Yields the bytes of a file, a megabyte at a time.
+
+    Raises:
+        UserError: the file cannot be read, also where that shows in its middle.
+    """
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                yield block
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); copy it there again, or check the disk"
+        ) from error
