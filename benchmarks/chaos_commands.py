@@ -24,7 +24,7 @@ from training_files import make_training_files
 from mindspore_floodx.pretrained import find_model
 
 ATTACK, CONVERT = "mindspore_floodx.cli.attack", "ckpt_convert.command"
-REPRODUCE = "mindspore_floodx.cli.reproduce"
+REPRODUCE = "chaos_grid"  # mindspore_floodx.cli.reproduce, with forks for its steps
 Contents = dict[str, Any]
 
 
@@ -178,7 +178,11 @@ def _kill_conversion(words: list[str], sources: dict[str, Path], kills: int, see
             raise RuntimeError(said.read_text())
         wholes[name] = folder_content(folder / name)
     assert wholes["former"] != wholes["new"]
-    shutil.copytree(folder / "former", target)
+
+    def put_former() -> None:  # links, since a conversion writes no file twice
+        shutil.copytree(folder / "former", target, copy_function=os.link)
+
+    put_former()
     begun = time.monotonic()
     if convert("new", target).end() != 0 or folder_content(target) != wholes["new"]:
         raise RuntimeError(said.read_text())
@@ -188,7 +192,7 @@ def _kill_conversion(words: list[str], sources: dict[str, Path], kills: int, see
     change = 0
     while waits or change >= 0:  # at random times, and then at every change that the command makes to a file
         shutil.rmtree(target)
-        shutil.copytree(folder / "former", target)
+        put_former()
         if waits:
             command = convert("new", target)
             time.sleep(waits.pop())

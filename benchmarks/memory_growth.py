@@ -4,7 +4,7 @@
     python benchmarks/memory_growth.py --only "attack" --model minilm
 
 Training: ten epochs of Flooding-X with accordance, an evaluation after each. Attack: 2,000 sentences of the generated
-corpus. The process's resident memory is read from the system every tenth of a second, and its median taken over each
+corpus. The process's resident memory, but for what is mapped from files, is read from the system every tenth of a second, and its median taken over each
 tenth of the work. The first two tenths are warm-up; growth is the last tenth by the third. Above 5 % the program ends
 with exit status 1.
 """
@@ -110,12 +110,15 @@ def watch(command: Command, progress: Callable[[], int], total: int) -> dict[str
 
 
 def resident(process: int) -> int:
-    """Returns the bytes of a process's resident memory; 0 where it has ended."""
+    """Returns the bytes of a process's resident memory that no file stands for; 0 where it has ended.
+
+    What is mapped from files (libraries, weights) comes and goes with the need of other processes.
+    """
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
         return 0
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")]
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")]
     return 1024 * int(found[0]) if found else 0
 
 

@@ -168,27 +168,6 @@ def artefacts(run: Path) -> dict[str, Any]:
     return found
 
 
-def differences(first: dict[str, Any], second: dict[str, Any], tolerance: float = 0.0) -> list[str]:
-    """Returns the names of the files that differ; numbers in CSV files may by this share of them.
-
-    A loss can differ in its last bit from process to process though all weights are equal; why is not known.
-    """
-
-    def equal(mine: Any, other: Any) -> bool:
-        if mine == other or not (isinstance(mine, list) and isinstance(other, list) and len(mine) == len(other)):
-            return mine == other
-        return all(
-            isinstance(one, dict)
-            and one.keys() == two.keys()
-            and all(_close(one[key], two[key], tolerance) for key in one)
-            for one, two in zip(mine, other, strict=True)
-        )
-
-    return [name for name in sorted(first.keys() | second.keys()) if not equal(first.get(name), second.get(name))]
-
-
-def _close(one: str, two: str, tolerance: float) -> bool:
-    try:
-        return one == two or abs(float(one) - float(two)) <= tolerance * abs(float(one))
-    except ValueError:
-        return False
+def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Returns the names of the files that differ."""
+    return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))

@@ -1,4 +1,4 @@
-"""A disk that is really full: one sentence, the former results stay, and the same command goes on when there is room."""
+"""A disk that is really full: one sentence, the former results stay, and with room the same command goes on."""
 
 from __future__ import annotations
 

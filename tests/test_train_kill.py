@@ -38,4 +38,4 @@ def test_a_killed_run_ends_like_one_that_was_not(words, tmp_path):
     assert "stopped by SIGTERM; after step " in stopped.said() and "the same command goes on" in stopped.said()
     last = Command(command, tmp_path / "said.txt")
     assert last.end() == 0 and "going on at step " in last.said()
-    assert differences(artefacts(whole), artefacts(run), tolerance=1e-6) == []  # weights and export: every byte
+    assert differences(artefacts(whole), artefacts(run)) == []  # every byte, but for columns with times
