@@ -4,9 +4,9 @@
     python benchmarks/memory_growth.py --only "attack" --model minilm
 
 Training: ten epochs of Flooding-X with accordance, an evaluation after each. Attack: 2,000 sentences of the generated
-corpus. The process's resident memory, but for what is mapped from files, is read from the system every tenth of a second, and its median taken over each
-tenth of the work. The first two tenths are warm-up; growth is the last tenth by the third. Above 5 % the program ends
-with exit status 1.
+corpus. The process's resident memory, but for what is mapped from files, is read from the system every tenth of a
+second, and its median taken over each tenth of the work. The first two tenths are warm-up; growth is the last tenth by
+the third. Above 5 % the program ends with exit status 1.
 """
 
 from __future__ import annotations
