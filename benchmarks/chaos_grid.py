@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,9 +58,14 @@ def _run(words: Sequence[str]) -> int:
         getattr(commands, name)()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
     return 0
 
 
 def main(words: Sequence[str]) -> int:
-    cells.subprocess.Popen = ForkedStep  # type: ignore[misc, assignment]
+    cells.subprocess = types.SimpleNamespace(Popen=ForkedStep, PIPE=PIPE)  # there alone
     return reproduce.main(words)
