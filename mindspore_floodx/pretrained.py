@@ -133,10 +133,10 @@ def check_model_files(folder: str | os.PathLike) -> None:
     for path in weights:
         safetensors_types(path)
     others = [path for kind in ("*.bin", "*.ckpt") for path in sorted(folder.glob(kind)) if not weights]
-    tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    tokenizer = [folder / name for name in TOKENIZER_FILES]
     # The libraries map files into memory, where a disk that fails ends the process without a word. Read here, they are
     # in the system's cache then.
-    for path in (*tokenizer, *weights, *others):
+    for path in filter(Path.is_file, (*tokenizer, *weights, *others)):
         for _ in blocks_of(path):
             pass
 
