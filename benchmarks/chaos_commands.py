@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -25,6 +26,7 @@ from mindspore_floodx.pretrained import find_model
 
 ATTACK, CONVERT = "mindspore_floodx.cli.attack", "ckpt_convert.command"
 REPRODUCE = "chaos_grid"  # mindspore_floodx.cli.reproduce, with forks for its steps
+TABLE_OF_TIMES = "table3b"
 Contents = dict[str, Any]
 
 
@@ -297,5 +299,11 @@ def grid_files(output: Path) -> Contents:
         name = str(path.relative_to(output))
         if name.startswith("runs") or not path.is_file() or path.name == ".lock":
             continue
-        found[name] = without_times(json.loads(path.read_text())) if path.suffix == ".json" else path.read_bytes()
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            found[name] = without_times(json.loads(text))
+        elif path.name == "report.html":
+            found[name] = re.sub(f'<details[^>]*id="{TABLE_OF_TIMES}">.*?</details>', "", text, flags=re.DOTALL)
+        else:
+            found[name] = None if path.stem == TABLE_OF_TIMES else text
     return found
