@@ -189,23 +189,21 @@ def _kill_conversion(words: list[str], sources: dict[str, Path], kills: int, see
     if convert("new", target).end() != 0 or folder_content(target) != wholes["new"]:
         raise RuntimeError(said.read_text())
     longest = time.monotonic() - begun
-    seen, left = Counter[str](), 0
-    waits: list[float | int] = [moments.uniform(0, longest) for _ in range(kills)]
-    change = 0
-    while waits or change >= 0:  # at random times, and then at every change that the command makes to a file
+    seen, left, change = Counter[str](), 0, 0
+    while True:  # at random times, and then at every change that the command makes to a file
         shutil.rmtree(target)
         put_former()
-        if waits:
+        at_random = sum(count for name, count in seen.items() if name.endswith("random time")) < kills
+        if at_random:
             command = convert("new", target)
-            time.sleep(waits.pop())
+            time.sleep(moments.uniform(0, longest))
             status, kind = command.kill(), "at a random time"
         else:
             change += 1
             status, kind = convert("new", target, change).end(), "at every change of a file"
         if status not in (0, -signal.SIGKILL):
             raise RuntimeError(said.read_text())
-        if status == 0 and kind != "at a random time":
-            change = -1
+        if status == 0 and not at_random:
             break
         found = folder_content(target) if target.is_dir() else {}
         what = next((name for name, content in wholes.items() if content == found), "neither")
