@@ -23,8 +23,8 @@ demo: $(VENV)/.demo-installed  ## fine-tuning and flooding side by side, attacke
 test: $(VENV)/.test-installed lint  ## ruff, mypy, pytest
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-chaos: $(VENV)/.test-installed  ## kills trainings 50 times for each method; hours; results/chaos_training.json
-	$(BIN)/python benchmarks/chaos.py --output results/chaos_training.json
+chaos: $(VENV)/.test-installed  ## kills trainings, attacks, conversions and a grid; hours; adds to results/chaos.json
+	$(BIN)/python benchmarks/chaos.py
 
 docs: $(VENV)/.docs-installed  ## the documentation site in build/site, which opens from disk
 	$(BIN)/python docs/site/pictures.py

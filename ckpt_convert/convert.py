@@ -16,6 +16,7 @@ from mindspore_floodx.errors import UserError
 from mindspore_floodx.files import replacing_folder, write_json
 from mindspore_floodx.model_config import labels_of, with_labels
 from mindspore_floodx.pretrained import CARD, CARD_MARK, MINDSPORE_FILES, TOKENIZER_FILES, WEIGHT_FILES, find_model
+from mindspore_floodx.untrusted import MAX_JSON_BYTES, read_bytes
 
 from .checkpoint_file import write_ckpt
 from .names import legacy_kind, mindspore_name
@@ -259,7 +260,7 @@ def _copy_tokenizer(folder: Path, beside: Path | None, other: str | os.PathLike 
         beside = find_model(other) if not Path(other).is_dir() else Path(other)
     names = [name for name in TOKENIZER_FILES if beside is not None and (beside / name).is_file()]
     for name in names:
-        shutil.copyfile(beside / name, folder / name)  # type: ignore[operator]
+        (folder / name).write_bytes(read_bytes(beside / name, MAX_JSON_BYTES))  # type: ignore[operator]
     if not {"vocab.txt", "tokenizer.json"} & set(names):
         where = "the source" if beside is None else beside
         return [f"no vocabulary in {where}: a pipeline needs tokenizer files; give --tokenizer MODEL"]

@@ -134,8 +134,8 @@ class GradientAccordance(Measured):
         self._counts = AccordanceSums(self.num_classes)
         ids, vector = Tensor(shape=[None, None], dtype=ms.int32), Tensor(shape=[None], dtype=ms.int32)
         perturbation = Tensor(shape=[None, None, self.hidden_size], dtype=ms.float32)
-        scalar = Tensor(shape=[], dtype=ms.float32)
-        self._inputs = (vector, ids, perturbation, scalar, ids, ids, ids, vector)
+        weights = Tensor(shape=[None], dtype=ms.float32)
+        self._inputs = (vector, ids, perturbation, weights, ids, ids, ids, vector)
         # what varies from batch to batch, so that it is compiled once
         self._step = MeasuredStep(self._gradients, self._update)
         self._step.set_inputs(*self._inputs)
@@ -200,13 +200,12 @@ class GradientAccordance(Measured):
 
     def _inputs_of(self, part: Part, words: np.ndarray) -> list[Tensor]:
         """What `ClassGradients` takes."""
-        batch, classes = with_every_class(part.batch, self.num_classes)
-        self._rows.set(classes, batch["attention_mask"])
+        batch, weights = with_every_class(part.batch, self.num_classes, part.share)
+        self._rows.set(batch["labels"], batch["attention_mask"])
         places = np.searchsorted(words, batch["input_ids"]).astype(np.int32)
         perturbation = np.zeros((*places.shape, self.hidden_size), np.float32)
-        share = Tensor(part.share, ms.float32)
         ids = [Tensor(batch[name]) for name in (*TOKENS, "labels")]
-        return [Tensor(words), Tensor(places), Tensor(perturbation), share, *ids]
+        return [Tensor(words), Tensor(places), Tensor(perturbation), Tensor(weights), *ids]
 
 
 _TABLES = ("words", "positions", "types")

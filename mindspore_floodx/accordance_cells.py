@@ -7,23 +7,24 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from .collectives import SumsOverWorkers
-from .flooding import ClassificationLoss
+from .flooding import ExampleLosses
 from .loss_scale import GuardedStep, LossScale, loss_scale_of
 
 
 class _Probed(nn.Cell):
-    """(1 + probe) share J with a `probe` that is always 0: share J' by the weights, share J by `probe`.
+    """(1 + probe) J with a `probe` that is always 0: J' by the weights, J by `probe`; J is a weighted sum of losses.
 
     So loss and gradient come from one forward pass (as in `flooding`). A loss scale takes the place of the 1.
     """
 
-    def __init__(self, loss: nn.Cell, probe: Parameter, loss_scale: LossScale | None):
+    def __init__(self, losses: nn.Cell, probe: Parameter, loss_scale: LossScale | None):
         super().__init__(auto_prefix=False)
-        self.loss, self.probe, self.loss_scale = loss, probe, loss_scale
+        self.losses, self.probe, self.loss_scale = losses, probe, loss_scale
 
-    def construct(self, perturbation, share, input_ids, attention_mask, token_type_ids, labels):
+    def construct(self, perturbation, weights, input_ids, attention_mask, token_type_ids, labels):
+        losses = self.losses(input_ids, attention_mask, token_type_ids, labels, perturbation)
         scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
-        return (scale + self.probe) * share * self.loss(input_ids, attention_mask, token_type_ids, labels, perturbation)
+        return (scale + self.probe) * (weights * losses).sum()
 
 
 class ClassGradients(nn.Cell):
@@ -53,7 +54,7 @@ class ClassGradients(nn.Cell):
     ):
         super().__init__(auto_prefix=False)
         probe = Parameter(Tensor(0.0, ms.float32), name="probe")
-        self.probed = _Probed(ClassificationLoss(model), probe, loss_scale)
+        self.probed = _Probed(ExampleLosses(model), probe, loss_scale)
         self.weights = ParameterTuple((*(each for of_class in taps for each in of_class), *rest, probe))
         self.gradient = ops.GradOperation(get_all=True, get_by_list=True)
         self.words, self.positions, self.types = (each in tables for each in ("words", "positions", "types"))
@@ -62,18 +63,16 @@ class ClassGradients(nn.Cell):
         self.number_of_types = model.config.type_vocab_size
         self.sum = ops.UnsortedSegmentSum()
 
-    def construct(self, words, places, perturbation, share, input_ids, attention_mask, token_type_ids, labels):
-        """Returns share x J, then the gradient of each class by each measured parameter, class by class, then by the
-        rest.
+    def construct(self, words, places, perturbation, weights, input_ids, attention_mask, token_type_ids, labels):
+        """Returns J, then the gradient of each class by each measured parameter, class by class, then by the rest.
 
         That by the word embeddings is by those of `words`, [W, H]; if they are of the rest, it is the last.
 
         words: int32 [W], different ones; places: int32 [B, L], each token's place in them; perturbation: zeros
-        [B, L, H]; share: of the batch's examples, if these are a part of it; the rest as for the model, the
-        examples sorted by class.
+        [B, L, H]; weights: of each example in J, float32 [B]; the rest as for the model, the examples sorted by class.
         """
         of_inputs, of_weights = self.gradient(self.probed, self.weights)(
-            perturbation, share, input_ids, attention_mask, token_type_ids, labels
+            perturbation, weights, input_ids, attention_mask, token_type_ids, labels
         )
         tokens = of_inputs[0].reshape((-1, perturbation.shape[2]))
         number = words.shape[0]
@@ -303,7 +302,7 @@ class MeasuredStep(nn.Cell):
         super().__init__(auto_prefix=False)
         self.gradients, self.update = gradients, update
 
-    def construct(self, words, places, perturbation, share, input_ids, attention_mask, token_type_ids, labels):
+    def construct(self, words, places, perturbation, weights, input_ids, attention_mask, token_type_ids, labels):
         """Returns what `Update` does."""
-        found = self.gradients(words, places, perturbation, share, input_ids, attention_mask, token_type_ids, labels)
+        found = self.gradients(words, places, perturbation, weights, input_ids, attention_mask, token_type_ids, labels)
         return self.update(words, *found)

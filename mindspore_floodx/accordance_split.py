@@ -59,24 +59,24 @@ class ClassRows(nn.Cell):
                     parameter.set_data(Tensor(int(value), ms.int32))
 
 
-def with_every_class(batch: Mapping[str, np.ndarray], num_classes: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Returns a batch sorted by class, and the class of each example.
+def with_every_class(
+    batch: Mapping[str, np.ndarray], num_classes: int, share: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns a batch sorted by class, and the weight of each example in the loss, which come to `share` together.
 
-    For a class that the batch lacks there is an example of one token whose label is left out of the loss, so that its
-    gradient is 0: MindSpore's products of matrices without rows are not.
+    For a class that the batch lacks there is an example of one token with a weight of 0, so that its gradient is 0:
+    MindSpore's products of matrices without rows are not.
     """
-    classes = batch["labels"]
-    absent = np.setdiff1d(np.arange(num_classes), classes).astype(classes.dtype)
+    labels = batch["labels"]
+    weights = np.full(len(labels), share / len(labels), np.float32)
+    absent = np.setdiff1d(np.arange(num_classes), labels).astype(labels.dtype)
     if len(absent):
         batch = {name: np.concatenate([array, array[:1].repeat(len(absent), axis=0)]) for name, array in batch.items()}
-        classes = np.concatenate([classes, absent])
+        batch["labels"][-len(absent) :] = absent
         batch["attention_mask"][-len(absent) :, 1:] = 0
-        batch["labels"][-len(absent) :] = IGNORED
-    order = np.argsort(classes, kind="stable")
-    return {name: np.ascontiguousarray(array[order]) for name, array in batch.items()}, classes[order]
-
-
-IGNORED = -100  # the label that cross-entropy leaves out
+        weights = np.concatenate([weights, np.zeros(len(absent), np.float32)])
+    order = np.argsort(batch["labels"], kind="stable")
+    return {name: np.ascontiguousarray(array[order]) for name, array in batch.items()}, weights[order]
 
 
 class _LinearTap(nn.Cell):

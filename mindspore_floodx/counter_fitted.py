@@ -55,6 +55,8 @@ def read_text(path: str | os.PathLike, words: int = WORDS, width: int = WIDTH) -
                 names[word] = None
         except UnicodeDecodeError:
             raise UserError(f"{path.name} is not a text in UTF-8") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror or error}); copy it there again") from None
     if len(names) != words:
         raise UserError(
             f"{path.name} has {len(names):,} words instead of {words:,}; these are other vectors, or a part"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +59,9 @@ def replacing_folder(target: str | os.PathLike) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
         yield temporary
         temporary.chmod(0o755)
-        if target.exists():
+        if target.exists() and _swapped(temporary, target):
+            shutil.rmtree(temporary)
+        elif target.exists():  # a kill between the two renames leaves the former folder under its hidden name only
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
             os.replace(target, old / target.name)
             os.replace(temporary, target)
@@ -69,6 +73,18 @@ def replacing_folder(target: str | os.PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swapped(first: Path, second: Path) -> bool:
+    """Lets two paths change their names in one step, so that both exist at every moment; False where it cannot be."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):  # an older C library, or another one
+        return False
+    of_this_folder, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+    return renameat2(of_this_folder, os.fsencode(first), of_this_folder, os.fsencode(second), exchange) == 0
 
 
 def demand_writable(folder: str | os.PathLike, inside: tuple[str, ...] = ("plots",)) -> None:
@@ -99,13 +115,28 @@ def write_json(target: str | os.PathLike, content: Any) -> None:
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """Returns the SHA-256 of a file's bytes as 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+    """Returns the SHA-256 of a file's bytes as 64 hex digits.
 
-
-def _sha256(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
+    Raises:
+        UserError: the file cannot be read.
+    """
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
+    for block in blocks_of(path):
         digest.update(block)
     return digest.hexdigest()
+
+
+def blocks_of(path: str | os.PathLike) -> Iterator[bytes]:
+    """Yields the bytes of a file, a megabyte at a time.
+
+    Raises:
+        UserError: the file cannot be read, also where that shows in its middle.
+    """
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                yield block
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); copy it there again, or check the disk"
+        ) from error

@@ -141,6 +141,20 @@ class FloodingTrainOneStepCell(WeightedTrainOneStepCell):
         self.direction.set(flood_level)
 
 
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the cross-entropy of logits [batch, labels] with labels int32 [batch]: float32 [batch], in a graph.
+
+    `ops.cross_entropy` would give losses whose last bit depends on what the process has computed before. It ends in
+    MindSpore's logarithm, which takes some elements in vectors and the rest one by one, with other roundings, and the
+    border moves while the kernel tries numbers of threads. Log1p takes all of them alike. The gradient has no logarithm
+    in it.
+    """
+    logits = logits.astype(ms.float32)
+    shifted = logits - ops.stop_gradient(ops.amax(logits, 1, True))
+    chosen = ops.gather_elements(shifted, 1, labels.expand_dims(1)).reshape(-1)
+    return ops.log1p(ops.exp(shifted).sum(axis=1) - 1.0) - chosen  # the largest of the terms is exp(0)
+
+
 class ExampleLosses(nn.Cell):
     """The cross-entropy of a classifier on every example of a batch, [batch]."""
 
@@ -150,7 +164,7 @@ class ExampleLosses(nn.Cell):
 
     def construct(self, input_ids, attention_mask, token_type_ids, labels, perturbation=None):
         logits = self.model(input_ids, attention_mask, token_type_ids, perturbation)  # [batch, labels]
-        return ops.cross_entropy(logits.astype(ms.float32), labels, reduction="none")
+        return cross_entropy(logits, labels)
 
 
 class ClassificationLoss(nn.Cell):
@@ -162,4 +176,4 @@ class ClassificationLoss(nn.Cell):
 
     def construct(self, input_ids, attention_mask, token_type_ids, labels, perturbation=None):
         logits = self.model(input_ids, attention_mask, token_type_ids, perturbation)  # [batch, labels]
-        return ops.cross_entropy(logits.astype(ms.float32), labels)
+        return cross_entropy(logits, labels).mean()

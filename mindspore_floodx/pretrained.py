@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import UserError, nearest
-from .files import sha256_of
+from .files import blocks_of, sha256_of
 from .model_config import read_model_config
 from .untrusted import parse_json, read_json, shown
 
@@ -126,16 +126,26 @@ def _complete(folder: Path) -> Path:
 
 
 def check_model_files(folder: str | os.PathLike) -> None:
-    """Refuses a model folder that is damaged, as far as that is seen without reading its weights.
+    """Refuses a model folder that is damaged, as far as that is seen without making sense of its weights.
 
     A command that writes calls this first, so that nothing is written for a model that cannot be opened.
 
     Raises:
-        UserError: config.json is damaged or has absurd sizes, or a safetensors file's header does not fit the file.
+        UserError: config.json is damaged or has absurd sizes, a safetensors file's header does not fit the file, or a
+            file cannot be read to its end.
     """
-    read_model_config(Path(folder) / "config.json")
-    for path in sorted(Path(folder).glob("*.safetensors")):
+    folder = Path(folder)
+    read_model_config(folder / "config.json")
+    weights = sorted(folder.glob("*.safetensors"))
+    for path in weights:
         safetensors_types(path)
+    others = [path for kind in ("*.bin", "*.ckpt") for path in sorted(folder.glob(kind)) if not weights]
+    tokenizer = [folder / name for name in TOKENIZER_FILES]
+    # The libraries map files into memory, where a disk that fails ends the process without a word. Read here, they are
+    # in the system's cache then.
+    for path in filter(Path.is_file, (*tokenizer, *weights, *others)):
+        for _ in blocks_of(path):
+            pass
 
 
 def _looks_like_path(name: str) -> bool:

@@ -47,8 +47,7 @@ def train(settings: TrainSettings | None = None, **given: Any) -> Path:
         given: single ones by name, as on the command line: `train(dataset="mrpc", model="minilm", epochs=3)`.
 
     A run that was stopped, in whatever way, goes on from its last state when it is called again in the same way, and
-    ends with the weights that it would have ended with, to the last bit. A logged loss can differ in its seventh digit:
-    MindSpore does not always compute it alike in two processes; why is not known.
+    ends with the weights and the logs that it would have ended with, to the last bit; only times differ.
 
     Under `msrun` every process calls this, and they train one model together (docs/several_devices.md).
 

@@ -1,45 +1,74 @@
-"""Training commands that are killed and given again, and what has to be equal in the end.
+"""Commands that are killed and given again, and what has to be equal in the end.
 
 The processes are forked from one that has imported everything, since the imports take longer than these runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib
 import multiprocessing
 import os
 import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mindspore_floodx.errors import run_command
 
 TIMES = ("tokens_per_second", "seconds")  # columns that are no result
+TRAIN = "mindspore_floodx.cli.train"
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+# Python's audit events of what changes a folder; writing into a file that is open has none
+CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "shutil.rmtree")
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["mindspore", "transformers", "tensorboard.summary", "mindspore_floodx.trainer"])
 
 
-def _command(words: list[str], output: str) -> None:
+def kill_at_change(number: int) -> None:
+    """Lets this process kill itself before the change of that number, from 1, that it makes to files and folders."""
+    made = 0
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal made
+        if event in CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES):
+            made += 1
+            if made == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+
+
+def _command(module: str, words: list[str], output: str, change: int | None) -> None:
+    os.setsid()  # so that it can be killed with its children
     with open(output, "w", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the server of the forks ignores it
-        from mindspore_floodx.cli.train import main
-
+        main = importlib.import_module(module).main
+        if change is not None:
+            kill_at_change(change)
         run_command(lambda: main(words))
 
 
 class Command:
-    """A training command in a process of its own; what it prints is in `output`."""
+    """A command in a process of its own; what it prints is in `output`.
 
-    def __init__(self, words: list[str], output: Path):
+    Args:
+        words: its options.
+        module: whose `main` it is.
+        change: it kills itself at this change of a file, see `kill_at_change`.
+    """
+
+    def __init__(self, words: list[str], output: Path, module: str = TRAIN, change: int | None = None):
         self.output = output
         output.write_text("")
-        self.process: Any = context.Process(target=_command, args=(words, str(output)))
+        self.process: Any = context.Process(target=_command, args=(module, words, str(output), change))
         self.process.start()
 
     def kill(self, number: int = signal.SIGKILL) -> int:
@@ -47,6 +76,20 @@ class Command:
         if self.process.is_alive():
             os.kill(self.process.pid, number)
         return self.end()
+
+    def kill_all(self) -> int:
+        """As `kill`, with every process that it has started."""
+        if self.process.is_alive():
+            with contextlib.suppress(ProcessLookupError):  # it has no group of its own yet
+                os.killpg(self.process.pid, signal.SIGKILL)
+        return self.kill()
+
+    def children(self) -> list[int]:
+        """Returns the numbers of the processes that it has started and that live."""
+        with contextlib.suppress(OSError):
+            listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+            return [int(number) for number in listed.split()]
+        return []
 
     def end(self) -> int:
         self.process.join()
@@ -58,8 +101,13 @@ class Command:
 
 def steps(run: Path) -> int:
     """Returns the rows of the log so far."""
+    return max(lines(run / "log.csv") - 1, 0)
+
+
+def lines(path: Path) -> int:
+    """Returns the lines of a file so far; 0 where there is none."""
     try:
-        return max((run / "log.csv").read_bytes().count(b"\n") - 1, 0)
+        return path.read_bytes().count(b"\n")
     except FileNotFoundError:
         return 0
 
@@ -76,7 +124,7 @@ def wait_for_steps(command: Command, run: Path, number: int, more: float = 0.0) 
 
 
 def kill_at_random(words: list[str], run: Path, total: int, kills: int, seed: int, folder: Path) -> list[str]:
-    """Gives a command again and again, killed at moments spread over the run, until it ends; returns what was killed.
+    """Gives a training command again and again, killed at moments spread over the run; returns what was killed.
 
     One kill in four is at any time of the process's life, its start included; the others are within a few
     milliseconds of the end of a step that is yet to come: in a step, an evaluation, or the writing of a state.
@@ -99,6 +147,12 @@ def kill_at_random(words: list[str], run: Path, total: int, kills: int, seed: in
     return killed
 
 
+def wait_for_progress(command: Command, progress: Callable[[], int], aim: int) -> None:
+    """Waits until `progress` has come that far, or the command has ended."""
+    while command.process.is_alive() and progress() < aim:
+        time.sleep(0.002)
+
+
 def artefacts(run: Path) -> dict[str, Any]:
     """Returns the content of everything that the same run has to leave equal, by file name."""
     found: dict[str, Any] = {"": sorted(path.name for path in run.iterdir() if path.name != ".lock")}
@@ -116,27 +170,6 @@ def artefacts(run: Path) -> dict[str, Any]:
     return found
 
 
-def differences(first: dict[str, Any], second: dict[str, Any], tolerance: float = 0.0) -> list[str]:
-    """Returns the names of the files that differ; numbers in CSV files may by this share of them.
-
-    A loss can differ in its last bit from process to process though all weights are equal; why is not known.
-    """
-
-    def equal(mine: Any, other: Any) -> bool:
-        if mine == other or not (isinstance(mine, list) and isinstance(other, list) and len(mine) == len(other)):
-            return mine == other
-        return all(
-            isinstance(one, dict)
-            and one.keys() == two.keys()
-            and all(_close(one[key], two[key], tolerance) for key in one)
-            for one, two in zip(mine, other, strict=True)
-        )
-
-    return [name for name in sorted(first.keys() | second.keys()) if not equal(first.get(name), second.get(name))]
-
-
-def _close(one: str, two: str, tolerance: float) -> bool:
-    try:
-        return one == two or abs(float(one) - float(two)) <= tolerance * abs(float(one))
-    except ValueError:
-        return False
+def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Returns the names of the files that differ."""
+    return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))

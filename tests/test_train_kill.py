@@ -51,4 +51,4 @@ def kill_and_go_on(words, tmp_path):
     assert "stopped by SIGTERM; after step " in stopped.said() and "the same command goes on" in stopped.said()
     last = Command(command, tmp_path / "said.txt")
     assert last.end() == 0 and "going on at step " in last.said()
-    assert differences(artefacts(whole), artefacts(run), tolerance=1e-6) == []  # weights and export: every byte
+    assert differences(artefacts(whole), artefacts(run)) == []  # every byte, but for columns with times

@@ -21,6 +21,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from ..flooding import cross_entropy
 from ..layers import Linear
 from ..loss_scale import LossScale
 from ..optim import AdamW
@@ -101,10 +102,11 @@ class Scorer(nn.Cell):
         scores = self.scores(tokens, sentences)
         own = (example.expand_dims(1) == ops.arange(0, sentences.shape[0]).astype(ms.int32)).astype(ms.float32)
         counts = own.sum(axis=0, keepdims=True)  # (1, B), so many of the n tokens are an example's
-        weights = ops.select(counts > 0, ops.log(ops.maximum(counts, 1.0)), ops.ones_like(counts) * -1e30)
+        # log1p and not log, whose last bit is not always the same (see `flooding.cross_entropy`)
+        weights = ops.select(counts > 0, ops.log1p(ops.maximum(counts - 1.0, 0.0)), ops.ones_like(counts) * -1e30)
         weighted = scores + weights
         highest = ops.stop_gradient(weighted.max(axis=1, keepdims=True))
-        of_all = ops.log(ops.exp(weighted - highest).sum(axis=1)) + highest.reshape(-1)
+        of_all = ops.log1p(ops.exp(weighted - highest).sum(axis=1) - 1.0) + highest.reshape(-1)
         return ((scores * own).sum(axis=1) - of_all).mean() + ops.log(counts.sum())
 
 
@@ -128,7 +130,7 @@ class _Objective(nn.Cell):
     def construct(self, perturbation, share, share_nce, chosen, input_ids, attention_mask, token_type_ids, labels):
         pooled, packed = self.model.bert(input_ids, attention_mask, token_type_ids, perturbation, output_packed=True)
         logits = self.model.classifier(self.model.dropout(pooled))
-        loss = ops.cross_entropy(logits.astype(ms.float32), labels)
+        loss = cross_entropy(logits, labels).mean()
         words, embedded, sentences, places = packed
         real = (attention_mask.reshape(-1)[places] != 0).astype(ms.float32).reshape((-1, 1))
         upper = self.gaussian.upper_bound(words, embedded, real)
