@@ -136,10 +136,8 @@ class GradientAccordance(Measured):
         perturbation = Tensor(shape=[None, None, self.hidden_size], dtype=ms.float32)
         weights = Tensor(shape=[None], dtype=ms.float32)
         self._inputs = (vector, ids, perturbation, weights, ids, ids, ids, vector)
-        # what varies from batch to batch, so that it is compiled once
         self._step = MeasuredStep(self._gradients, self._update)
-        self._step.set_inputs(*self._inputs)
-        self._compiled = False
+        self._compiled = self._gives_gradients = False
         shapes: list[tuple[int | None, ...]] = [()]
         for i in [*measured * self.num_classes, *rest]:
             shapes.append((None, self.hidden_size) if i == word else tuple(trainable[i].shape))
@@ -155,20 +153,24 @@ class GradientAccordance(Measured):
         given = [Tensor(shape=list(shape), dtype=ms.float32) for shape in shapes]
         self._sum_inputs = [given[i] for i in self._order] * self.division.micro_batches
         self._update_inputs = (Tensor(shape=[None], dtype=ms.int32), *given)
-        self._gradients.set_inputs(*self._inputs)
         self._sum.set_inputs(*self._sum_inputs)
         self._update.set_inputs(*self._update_inputs)
 
     def compile(self) -> None:
         """Compiles now rather than at the first batch."""
-        first = self._step if self._sum is None else self._gradients
-        first.set_train(self.training)
-        with tapped(self.model, self._taps, self._rows):
-            first.compile(*self._inputs)
-        if self._sum is not None:
+        if self._sum is None:
+            self._compile_tapped(self._step)
+        else:
+            self._compile_tapped(self._gradients)
             self._sum.compile(*self._sum_inputs)
             self._update.compile(*self._update_inputs)
         self._compiled = True
+
+    def _compile_tapped(self, cell: nn.Cell) -> None:
+        cell.set_inputs(*self._inputs)  # what varies from batch to batch, so that it is compiled once
+        cell.set_train(self.training)
+        with tapped(self.model, self._taps, self._rows):
+            cell.compile(*self._inputs)
 
     def add(self, batch: Mapping[str, np.ndarray]) -> float:
         """Measures a batch and, with an optimizer, trains on it.
@@ -197,6 +199,24 @@ class GradientAccordance(Measured):
             total = dict(zip(self._order, self._sum(*found), strict=True))
             loss, products = self._update(Tensor(words), *(total[i] for i in range(len(total))))
         return self._take(loss, products)
+
+    def class_gradients(self, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[list[Tensor]]]:
+        """Returns the words of a batch (their ids, int32 [W]) and, for each class, its gradient by each measured
+        parameter; nothing is measured, and the batch is not divided.
+
+        A gradient is that of the mean loss of the class's examples times their share of the batch; that of a class
+        which the batch lacks is 0. The gradient by the word embeddings, if they are measured, comes first and is that
+        by the embeddings of the words [W, hidden].
+        """
+        if not self._gives_gradients:
+            self._compile_tapped(self._gradients)
+            self._gives_gradients = True
+        self._gradients.set_train(self.training)
+        words = np.unique(batch["input_ids"]).astype(np.int32)
+        (part,) = Division().parts({name: batch[name] for name in (*TOKENS, "labels")})
+        _, *gradients = self._gradients(*self._inputs_of(part, words))
+        size = len(self._sums.sums[0])
+        return words, [gradients[label * size : (label + 1) * size] for label in range(self.num_classes)]
 
     def _inputs_of(self, part: Part, words: np.ndarray) -> list[Tensor]:
         """What `ClassGradients` takes."""

@@ -123,7 +123,7 @@ def of_all_pairs(measure: Any, batches: Iterable[Mapping[str, np.ndarray]]) -> A
             for gradients in classes:
                 words.append(ids)
                 by_word.append(gradients[0].asnumpy())
-                for tensor in gradients[1:-1]:
+                for tensor in gradients[1:]:
                     file.write(np.ascontiguousarray(tensor.asnumpy(), np.float32).tobytes())
         file.flush()
         rows = len(words)

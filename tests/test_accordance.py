@@ -243,9 +243,10 @@ def test_the_online_gradient_is_the_training_gradient(tiny, max_grad_norm):
             assert np.linalg.norm(online.flat()) == pytest.approx(max_grad_norm, rel=1e-5)
 
 
-def test_two_hundred_steps_with_and_without_monitoring(tiny):
+@pytest.mark.parametrize("steps", [60, pytest.param(200, marks=pytest.mark.slow)])
+def test_steps_with_and_without_monitoring(tiny, steps):
     folder, _ = tiny(3)
-    batches, losses = random_batches(10, 3, batch=8) * 20, []
+    batches, losses = random_batches(10, 3, batch=8) * (steps // 10), []
     for monitored in (True, False):
         ours = fresh(folder, dropout=False)
         optimizer = AdamW(ours.trainable_params(), 1e-4)
@@ -255,7 +256,7 @@ def test_two_hundred_steps_with_and_without_monitoring(tiny):
     assert losses[0][-20:].mean() < losses[0][:20].mean()
 
 
-@pytest.mark.parametrize("name", ["sst2", "ag_news"])
+@pytest.mark.parametrize("name", ["sst2", pytest.param("ag_news", marks=pytest.mark.slow)])
 def test_minilm_on_real_sentences(shared_data, minilm_folder, tmp_path, name):
     part = {"train_file": "train_partial.jsonl"} if name == "ag_news" else {}
     data = load_dataset(name, shared_data, max_train_examples=64, min_words=5, **part)
