@@ -88,11 +88,10 @@ class TestTwoWorkers:
     def test_the_models_are_alike(self, runs):
         from safetensors.numpy import load_file
 
-        one, two = (
-            load_file(runs / f"{name}-flooding" / "checkpoint" / "model.safetensors") for name in ("one", "two")
-        )
+        one, two = (load_file(runs / f"{name}-flooding" / "export" / "model.safetensors") for name in ("one", "two"))
         for name in one:
-            assert np.abs(one[name] - two[name]).max() < 1e-3, name
+            # the gradient of a key's bias is 0 but for roundings, which Adam scales up
+            assert np.abs(one[name] - two[name]).max() < (1e-3 if name.endswith("key.bias") else 1e-5), name
 
     def test_one_worker_writes_and_speaks(self, runs):
         environment = json.loads((runs / "two-flooding" / "environment.json").read_text())
