@@ -92,7 +92,7 @@ def test_every_example_once_though_a_worker_and_a_node_are_killed(cluster, short
     out, err = capfd.readouterr()
     assert out == ""
     notes = [line for line in err.splitlines() if line]
-    assert len(notes) in (2, 3)  # the node's worker may have been idle
+    assert len(notes) in (1, 2, 3)  # the node may have gone between two examples of its worker
     assert all(line.startswith("note: a worker on the node ") and " has ended (" in line for line in notes)
     assert not ray.is_initialized()
 

@@ -100,7 +100,7 @@ def real(shared_data, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("name", ["synonym", "textbugger"])
+@pytest.mark.parametrize("name", ["synonym", pytest.param("textbugger", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["sentences", "pairs"])
 def test_results_on_real_text_equal_those_of_the_export(name, kind, real, run, tmp_path):
     options = {

@@ -97,9 +97,14 @@ class TestOptions:
             "device": "GPU",
             "threads": 12,
             "output_dir": "l",
+            "gradient_accumulation_steps": 21,
+            "precision": "float16",
+            "loss_scale": 1024.0,
+            "loss_scale_steps": 22,
+            "track": "none",
         }
-        settings = resolved(*command_line(wanted), *("--save-every-epoch", "--overwrite", "--evaluate-sub-epochs"))
-        given = ("save_every_epoch", "overwrite", "evaluate_sub_epochs")
+        given = ("save_every_epoch", "overwrite", "evaluate_sub_epochs", "bucket_by_length", "recompute")
+        settings = resolved(*command_line(wanted), *(f"--{name.replace('_', '-')}" for name in given))
         of_other_methods = set(NEEDED_BY) - {"flood_level"} | {"options"}
         expected = wanted | dict.fromkeys(given, True) | dict.fromkeys(of_other_methods)
         assert settings.to_dict() == expected

@@ -34,7 +34,7 @@ from mindspore_floodx.methods import method_names
 COMMANDS = commands()
 SMALL = ["--model", "models/sst2", "--max-length", "32", "--epochs", "1", "--max-train-examples", "32"]
 SMALL += ["--batch-size", "8", "--device", "CPU", "--threads", "1"]
-OTHERS = ("torch", "atheris", "pip-audit")  # packages that the documentation installs beside this one
+OTHERS = ("torch", "atheris", "pip-audit", "mlflow")  # packages that the documentation installs beside this one
 
 
 class Accepted(Exception):
@@ -237,6 +237,10 @@ def pytest_runs(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
 
 
+def notebook(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (ROOT / words[2]).is_file()
+
+
 def script(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs of the documentation itself, which test_site.py runs."""
     text = (ROOT / "tests" / "test_site.py").read_text(encoding="utf-8")
@@ -274,6 +278,7 @@ RULES = [  # the first that fits
     Rule(PYTHON + r"run/(smoothness|timing|accordance)\.py ", "CHECKED", check_measurement),
     Rule(PYTHON + r"run/doctor\.py", "CHECKED", check_doctor),
     Rule(PYTHON + r"run/standin_mlm\.py ", "CHECKED", check_masked_lm),
+    Rule(PYTHON + r"run/(playground|track)\.py ", "PARSED", parse),  # both have tests of their own
     Rule(PYTHON + r"run/demo\.py", "PARSED", parse),  # .ci/run runs its short form
     Rule(PYTHON + r"-m ckpt_convert +to-(pytorch|mindspore) ", "RUN", run_conversion),
     Rule(PYTHON + r"-m ckpt_convert +to-onnx ", "PARSED", parse),  # test_onnx.py runs that of docs/ecosystems.md
@@ -286,6 +291,7 @@ RULES = [  # the first that fits
     Rule(r"pip (install|download)( |$)", "SHELL", install),
     Rule(r"source \.venv/bin/activate", "SHELL", environment),
     Rule(r"pytest ", "SHELL", pytest_runs),
+    Rule(r"jupyter lab ", "SHELL", notebook),  # test_tour.py executes it
 ]
 
 

@@ -161,7 +161,7 @@ def theirs(folder, batches, level, learning_rate=LEARNING_RATE):
     return np.array(losses), model
 
 
-@pytest.mark.parametrize("level", [None, 0.3])
+@pytest.mark.parametrize("level", [pytest.param(None, marks=pytest.mark.slow), 0.3])
 def test_two_hundred_real_steps_follow_pytorch(small, level):
     folder, batches = small
     assert len(batches) == 200
