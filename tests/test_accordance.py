@@ -230,7 +230,7 @@ def plain_step(model, optimizer, max_grad_norm=None):
     return lambda batch: float(cell(*(Tensor(batch[name]) for name in INPUTS)).asnumpy())
 
 
-@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+@pytest.mark.parametrize("max_grad_norm", [pytest.param(None, marks=pytest.mark.slow), 0.05])
 def test_the_online_gradient_is_the_training_gradient(tiny, max_grad_norm):
     ours = fresh(tiny(3)[0], dropout=False)
     online, plain = _Keep(ours.trainable_params()), _Keep(ours.trainable_params())

@@ -112,6 +112,7 @@ def test_no_turn_is_said_and_the_run_is_fine_tuning(given, tmp_path, capsys):
     assert "flooding was never switched on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_only_every_second_step_measured(given, tmp_path, monkeypatch):
     model = tmp_path / "model"
     shutil.copytree(given["model"], model)

@@ -42,7 +42,16 @@ def files(tmp_path_factory, minilm_folder):
     return make_training_files(tmp_path_factory.mktemp("methods"), minilm_folder)
 
 
-@pytest.mark.parametrize("method", ["iflood", "softad", "adaflood", "selective", *PERTURBED])
+OTHERS_COVER = ("iflood", "softad", "pgd", "tavat")  # in the ordinary run: their steps, in test_defences.py
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=[pytest.mark.slow] * (method in OTHERS_COVER))
+        for method in ("iflood", "softad", "adaflood", "selective", *PERTURBED)
+    ],
+)
 def test_every_method_trains_and_converts(files, method, tmp_path):
     """Two epochs with batches of different lengths, the last one smaller; the export is verified by the run."""
     small = {"adversarial_steps": 2} if method in (*PERTURBED, "selective") else {}
