@@ -72,6 +72,7 @@ def test_a_row_for_each_sub_epoch(switched):
     assert (switched / "plots" / "accordance.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow  # .ci/run does it with MiniLM
 def test_measuring_a_finished_run(switched, capsys):
     rows = measure_accordance(switched, num_batches=4, batch_matrix=True, every_epoch=True, parameters="classifier")
     assert [row["checkpoint"] for row in rows] == ["epoch-1", "epoch-2", "epoch-3"]
