@@ -147,7 +147,8 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("steps", "bound"), [pytest.param(1, 0.03, marks=SLOW), pytest.param(3, 0.0, marks=SLOW), (5, 0.0), (5, 0.06)]
+    ("steps", "bound"),
+    [pytest.param(1, 0.03, marks=SLOW), pytest.param(3, 0.0, marks=SLOW), pytest.param(5, 0.0, marks=SLOW), (5, 0.06)],
 )
 @pytest.mark.parametrize("method", ADVERSARIAL)
 def test_adversarial_training_follows_pytorch(folder, ours, method, steps, bound):
