@@ -16,20 +16,14 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from .accordance_cells import Zero
 from .collectives import SumsOverWorkers
 from .flooding import Direction, Weighted
-from .loss_scale import GuardedStep, loss_scale_of
+from .loss_scale import GuardedStep, loss_scale_of, times
 
 assign_add = ops.MultitypeFuncGraph("assign_add")
-_times = ops.MultitypeFuncGraph("times")
 
 
 @assign_add.register("Tensor", "Tensor")
 def _assign_add_one(total, gradient):
     return ops.assign_add(total, gradient)
-
-
-@_times.register("Tensor", "Tensor")
-def _times_one(factor, gradient):
-    return factor * gradient
 
 
 class Totals(nn.Cell):
@@ -81,7 +75,7 @@ class ApplyTotals(nn.Cell):
             return self.step(gradients)
         seen, gradients = gradients[-1] + 0.0, gradients[:-1]  # not the total itself, which is cleared next
         if self.direction is not None:
-            gradients = self.map(ops.partial(_times, self.direction(seen[0])), gradients)
+            gradients = self.map(ops.partial(times, self.direction(seen[0])), gradients)
         return ops.depend(seen, self.step(gradients))
 
 

@@ -144,10 +144,9 @@ class FloodingTrainOneStepCell(WeightedTrainOneStepCell):
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns the cross-entropy of logits [batch, labels] with labels int32 [batch]: float32 [batch], in a graph.
 
-    `ops.cross_entropy` would give losses whose last bit depends on what the process has computed before. It ends in
-    MindSpore's logarithm, which takes some elements in vectors and the rest one by one, with other roundings, and the
-    border moves while the kernel tries numbers of threads. Log1p takes all of them alike. The gradient has no logarithm
-    in it.
+    `ops.cross_entropy` gives losses whose last bit depends on what the process has computed before: it ends in
+    MindSpore's float32 logarithm, whose first call in a process rounds differently than later ones. Log1p was never seen
+    to. The gradient has no logarithm in it.
     """
     logits = logits.astype(ms.float32)
     shifted = logits - ops.stop_gradient(ops.amax(logits, 1, True))

@@ -20,7 +20,7 @@ from .errors import UserError
 LARGEST = 2.0**24
 
 _finite = ops.MultitypeFuncGraph("finite")
-_times = ops.MultitypeFuncGraph("times_scalar")
+times = ops.MultitypeFuncGraph("times")
 
 
 @_finite.register("Tensor")
@@ -28,7 +28,7 @@ def _finite_one(gradient):
     return ops.isfinite(gradient).all()
 
 
-@_times.register("Tensor", "Tensor")
+@times.register("Tensor", "Tensor")
 def _times_one(factor, gradient):
     return gradient * factor
 
@@ -85,7 +85,7 @@ class LossScale(nn.Cell):
         return ops.assign_add(self.overflowed, bad)
 
     def unscaled(self, gradients):
-        return self.map(ops.partial(_times, 1.0 / self.scale), gradients)
+        return self.map(ops.partial(times, 1.0 / self.scale), gradients)
 
     def of_perturbation(self, gradient):
         """Unscales the gradient by a perturbation; one that overflowed becomes 0, so that the perturbation stays."""
