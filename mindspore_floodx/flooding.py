@@ -145,8 +145,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns the cross-entropy of logits [batch, labels] with labels int32 [batch]: float32 [batch], in a graph.
 
     `ops.cross_entropy` gives losses whose last bit depends on what the process has computed before: it ends in
-    MindSpore's float32 logarithm, whose first call in a process rounds differently than later ones. Log1p was never seen
-    to. The gradient has no logarithm in it.
+    MindSpore's float32 logarithm, which rounds differently in a process's first call than in later ones. Log1p was
+    never seen to. The gradient has no logarithm in it.
     """
     logits = logits.astype(ms.float32)
     shifted = logits - ops.stop_gradient(ops.amax(logits, 1, True))
