@@ -48,7 +48,7 @@ def measure(model: str, form: str, batch: int, length: int, steps: int) -> dict[
     from mindspore_floodx.bert import BertConfig, BertForSequenceClassification
     from mindspore_floodx.defences.flooding import Flooding
     from mindspore_floodx.settings import resolve
-    from mindspore_floodx.trainer import build_model
+    from mindspore_floodx.training_inputs import build_model
 
     hidden, layers, heads, inner = SIZES[model]
     with tempfile.TemporaryDirectory() as folder:

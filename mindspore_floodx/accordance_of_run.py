@@ -18,7 +18,7 @@ from .model_config import labels_of, read_config
 from .pretrained import find_model
 from .runs import settings_of
 from .settings import TrainSettings, resolve
-from .trainer import load_data
+from .training_inputs import load_data
 
 MOST_BATCHES_OF_A_MATRIX = 64
 _COLUMNS = 1 << 16  # parameters taken at a time in the products of whole gradients

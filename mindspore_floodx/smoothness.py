@@ -33,7 +33,7 @@ from .model_config import labels_of, read_config
 from .plots import plot_smoothness
 from .runs import package_versions, settings_of
 from .settings import DATA_SETTINGS, TrainSettings
-from .trainer import load_data
+from .training_inputs import load_data
 
 DEVIATIONS = tuple(round(0.05 * step, 2) for step in range(11))  # 0 to 0.5
 

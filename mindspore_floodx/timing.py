@@ -31,7 +31,7 @@ from .plots import plot_timing
 from .pretrained import find_model
 from .runs import package_versions
 from .settings import DATA_SETTINGS, TrainSettings, resolve
-from .trainer import build_model, epoch_batches, fingerprints, load_data
+from .training_inputs import build_model, epoch_batches, fingerprints, load_data
 
 if TYPE_CHECKING:
     from mindspore import nn

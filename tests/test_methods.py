@@ -16,7 +16,8 @@ from mindspore_floodx.encoding import encode, load_tokenizer
 from mindspore_floodx.errors import UserError
 from mindspore_floodx.methods import NEEDED_BY, OWN, find_defence, method_names
 from mindspore_floodx.settings import TrainSettings, config_folder, resolve
-from mindspore_floodx.trainer import load_data, train
+from mindspore_floodx.trainer import train
+from mindspore_floodx.training_inputs import load_data
 
 ROOT = Path(__file__).resolve().parent.parent
 PERTURBED = ("pgd", "freelb", "tavat", "infobert")

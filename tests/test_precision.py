@@ -15,7 +15,7 @@ from mindspore_floodx.device import use_device
 from mindspore_floodx.layers import compute_in_half, dropout_clocks
 from mindspore_floodx.methods import find_defence
 from mindspore_floodx.settings import resolve
-from mindspore_floodx.trainer import build_model
+from mindspore_floodx.training_inputs import build_model
 
 use_device("CPU", 1)
 RATE = 2e-3

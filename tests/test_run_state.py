@@ -94,7 +94,8 @@ def begin(given, folder, **more):
     from mindspore_floodx.device import use_device
     from mindspore_floodx.pretrained import find_model
     from mindspore_floodx.settings import resolve
-    from mindspore_floodx.trainer import _Training, load_data
+    from mindspore_floodx.trainer import _Training
+    from mindspore_floodx.training_inputs import load_data
 
     use_device("CPU", 1)
     settings = resolve(given | {"output_dir": str(folder)} | more)

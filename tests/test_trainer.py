@@ -25,7 +25,8 @@ from mindspore_floodx.encoding import epoch_order
 from mindspore_floodx.errors import UserError
 from mindspore_floodx.pretrained import find_model
 from mindspore_floodx.settings import TrainSettings, resolve
-from mindspore_floodx.trainer import _Training, load_data
+from mindspore_floodx.trainer import _Training
+from mindspore_floodx.training_inputs import load_data
 
 use_device("CPU", 1)
 LOG = ["step", "epoch", "loss", "flooded", "learning_rate", "tokens_per_second"]

@@ -22,7 +22,7 @@ GROUPS = {
     "Settings and run folders": "*/settings.py */methods.py */runs.py */run_*.py */lock.py */files.py",
     "Data": "*/data.py */official.py */hub.py */imdb.py */readers.py */splits.py */demo_corpus.py */encoding.py",
     "Model": "*/bert.py */layers.py */model_config.py */pretrained.py */optim.py */evaluation.py",
-    "Training": "*/trainer.py */monitor.py */accordance*.py */flood_level.py */callbacks.py *_floodx/flooding.py",
+    "Training": "*/train*.py */monitor.py */accordance*.py */flood_level.py */callbacks.py *_floodx/flooding.py",
     "Several devices and machines": "*/distributed.py */collectives.py */parts.py */accumulation.py */ray_*.py",
     "Speed and memory": "*/prefetch.py */loss_scale.py",
     "Training methods": "mindspore_floodx/defences/*",

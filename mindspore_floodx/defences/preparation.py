@@ -24,6 +24,7 @@ from ..flooding import ClassificationLoss, ExampleLosses, FloodingTrainOneStepCe
 from ..layers import set_dropout_clocks
 from ..parts import Division, division_of
 from ..settings import TrainSettings
+from ..training_inputs import build_model
 from .base import batch_shapes, tensors
 from .perturbation import Ascent, initial_perturbation, uniform_noise
 
@@ -146,7 +147,6 @@ class _Auxiliary:
     """A model that is fine-tuned again and again from the same start, compiled once."""
 
     def __init__(self, preparation: Preparation, epochs: int, most_examples: int):
-        from ..trainer import build_model  # here, since the trainer imports this module
 
         settings = self.settings = preparation.settings
         self.data, self.before_each = preparation.train_set, preparation.before_each

@@ -43,7 +43,7 @@ def collect(
     Raises:
         UserError: a file of the run is missing or cannot be read.
     """
-    from ..trainer import load_data
+    from ..training_inputs import load_data
 
     try:
         environment = read_json(run / "environment.json")
